@@ -1,0 +1,86 @@
+"""Queries and targets as tensors: what the processor makes of pictures, boxes and texts, and the model takes in.
+
+Shapes: Q queries, N targets, C close-ups of all targets together, H W pixels, T text tokens.
+Boxes are xyxy as shares of the frame's width and height, in [0, 1].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeling.backbones.clip import VisionEncoder
+from modeling.ps_reid.config import PsReidConfig
+from modeling.ps_reid.prompt import PromptTemplate
+from modeling.regions import crop
+from modeling.types import ImageHWC, QueryInput, TargetInput
+
+CLOSE_UP_MARGIN = 0.06
+"""How far a close-up reaches beyond the detected box, as a share of its sides."""
+
+
+@dataclass(frozen=True)
+class QueryBatch:
+    """Q queries. `pixels_Q3HW` is zero where `has_image_Q` is False."""
+
+    pixels_Q3HW: Tensor
+    has_image_Q: Tensor
+    text_ids: Sequence[Tensor]
+
+    def to(self, device: torch.device) -> "QueryBatch":
+        ids = [t.to(device) for t in self.text_ids]
+        return QueryBatch(self.pixels_Q3HW.to(device), self.has_image_Q.to(device), ids)
+
+
+@dataclass(frozen=True)
+class TargetBatch:
+    """N frames with C close-ups; `owner_C` says whose, in order, best detection first."""
+
+    scenes_N3HW: Tensor
+    close_ups_C3HW: Tensor
+    owner_C: Tensor
+    boxes_C4: Tensor
+
+    def to(self, device: torch.device) -> "TargetBatch":
+        return TargetBatch(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
+
+
+class Processor:
+    """Pictures, boxes and texts to batches, by the sizes of one model's config."""
+
+    def __init__(self, config: PsReidConfig, vision: VisionEncoder, template: PromptTemplate) -> None:
+        self._config = config
+        self._vision = vision
+        self._template = template
+
+    def queries(self, queries: Sequence[QueryInput]) -> QueryBatch:
+        pixels = self.crops([q.image for q in queries if q.image is not None])
+        has_image = torch.tensor([q.image is not None for q in queries])
+        height, width = self._config.vision.query_height_px, self._config.vision.query_width_px
+        all_pixels = torch.zeros(len(queries), 3, height, width)
+        all_pixels[has_image] = pixels
+        return QueryBatch(all_pixels, has_image, [self._template.text_ids(q.text) for q in queries])
+
+    def crops(self, crops: Sequence[ImageHWC]) -> Tensor:
+        """(B, 3, H, W) pixels of person crops at the size of a query picture."""
+        vision = self._config.vision
+        return self._vision.preprocess(crops, height=vision.query_height_px, width=vision.query_width_px)
+
+    def targets(self, targets: Sequence[TargetInput]) -> TargetBatch:
+        vision, close_ups, owners, boxes = self._config.vision, [], [], []
+        for row, target in enumerate(targets):
+            height, width = target.image.shape[:2]
+            kept = np.asarray(target.boxes_xyxy_px, dtype=np.float32).reshape(-1, 4)[: self._config.close_ups]
+            close_ups += [crop(target.image, box, CLOSE_UP_MARGIN) for box in kept]
+            owners += [row] * len(kept)
+            boxes.append(kept / np.array([width, height, width, height], dtype=np.float32))
+        return TargetBatch(
+            scenes_N3HW=self._vision.preprocess(
+                [t.image for t in targets], height=vision.scene_height_px, width=vision.scene_width_px
+            ),
+            close_ups_C3HW=self.crops(close_ups),
+            owner_C=torch.tensor(owners, dtype=torch.long),
+            boxes_C4=torch.from_numpy(np.concatenate(boxes)).clamp(0, 1),
+        )

@@ -1,0 +1,118 @@
+"""A PS-ReID model from its config: published parts where the config names a source, random ones where it does not."""
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from modeling.backbones.clip import VisionEncoder, load_clip
+from modeling.backbones.llama import load_llama
+from modeling.backbones.sam import build_sam, load_sam
+from modeling.errors import ConfigError
+from modeling.ps_reid.config import PRESETS, LanguageConfig, PsReidConfig, SegmentationConfig, VisionConfig
+from modeling.ps_reid.model import PsReid
+from modeling.ps_reid.prompt import PromptTemplate
+from modeling.ps_reid.segmentation import SegmentationModule
+
+LORA_TARGETS = ["q_proj", "v_proj"]
+
+
+def named_preset(name: str) -> PsReidConfig:
+    """The preset of this name. Raises ConfigError naming the presets there are."""
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def build_model(
+    config: PsReidConfig, *, tokenizer: PreTrainedTokenizerBase | None = None, dtype: torch.dtype = torch.float32
+) -> PsReid:
+    """The model of a config, in evaluation mode.
+
+    `tokenizer` is needed when the language model is built with random weights. Raises WeightsError when a source is
+    missing or does not fit, ConfigError when the parts contradict each other.
+    """
+    language, own_tokenizer = _build_language(config.language, tokenizer, dtype)
+    model = PsReid(
+        config,
+        vision=_build_vision(config.vision, dtype),
+        language=with_lora(language, config.language),
+        template=PromptTemplate.build(own_tokenizer, config.prompt),
+        segmentation=build_segmentation(config.segmentation, dtype),
+    )
+    model.control.start_from(language.get_input_embeddings().weight, language.get_output_embeddings().weight)
+    return model.eval()
+
+
+def _build_vision(config: VisionConfig, dtype: torch.dtype) -> VisionEncoder:
+    if config.source is None:
+        return VisionEncoder.build(config.tower).to(dtype)
+    return load_clip(config.source, feature_layer=config.tower.feature_layer, dtype=dtype)
+
+
+def build_segmentation(config: SegmentationConfig, dtype: torch.dtype = torch.float32) -> SegmentationModule:
+    """SAM alone, as one config asks for it."""
+    if config.source is not None:
+        sam, _ = load_sam(config.source, config=config.sam, dtype=dtype)
+    elif config.sam is not None:
+        sam = build_sam(config.sam).to(dtype)
+    else:
+        raise ConfigError(
+            "segmentation needs either a source (a SAM checkpoint) or sam (its numbers); both are missing"
+        )
+    return SegmentationModule(sam, prompts_box=config.prompts_box)
+
+
+def _build_language(
+    config: LanguageConfig, tokenizer: PreTrainedTokenizerBase | None, dtype: torch.dtype
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    if config.source is not None:
+        loaded = load_llama(
+            config.source, base=config.base, dtype=dtype, device_map=config.device_map, weight_bits=config.weight_bits
+        )
+        return loaded.model, loaded.tokenizer
+    if tokenizer is None:
+        raise ConfigError("a language model with random weights needs a tokenizer; give one, or a source that has one")
+    numbers = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        intermediate_size=config.mlp_size,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(numbers).to(dtype), tokenizer
+
+
+def with_lora(language: LlamaForCausalLM, config: LanguageConfig) -> LlamaForCausalLM:
+    """The same model with LoRA modules in place on the query and value projections (peft; §V-A.3: rank 8)."""
+    inject_adapter_in_model(lora_config(config), language)
+    return language
+
+
+def lora_config(config: LanguageConfig) -> LoraConfig:
+    """peft's view of the LoRA settings."""
+    return LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=LORA_TARGETS
+    )
+
+
+def trainable_parts(model: PsReid) -> dict[str, nn.Module]:
+    """What a stage may train, by the names used in training configs; CLIP and SAM's encoder stay frozen (§V-A.3)."""
+    parts: dict[str, nn.Module | None] = {
+        "query_adapter": model.query_adapter,
+        "target_adapter": model.target_adapter,
+        "place": model.place,
+        "control_tokens": model.control,
+        "metric": model.metric,
+        "hint": model.hint,
+        "grounding": model.grounding,
+        "box_head": model.box_head,
+        "mask_prompt": model.mask_prompt,
+        "mask_decoder": model.segmentation.sam.mask_decoder,
+    }
+    return {name: part for name, part in parts.items() if part is not None}

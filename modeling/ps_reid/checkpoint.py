@@ -1,0 +1,167 @@
+"""A PS-ReID model on disk: one folder, safetensors only.
+
+config.json           PsReidConfig
+psreid.safetensors    adapters, control tokens, metric, grounding, prompt head, and SAM's trained mask decoder
+lora/                 the peft adapter
+clip/ llama/          Hugging Face folders, only for parts that the config does not take from a published source
+sam.safetensors       likewise
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPImageProcessor, LlamaForCausalLM
+
+from modeling.backbones.sam import save_sam
+from modeling.errors import WeightsError
+from modeling.ps_reid.build import build_model, build_segmentation, lora_config
+from modeling.ps_reid.config import CONFIG_VERSION, PRESETS, PsReidConfig
+from modeling.ps_reid.model import PsReid
+from modeling.ps_reid.segmentation import SegmentationModule
+
+SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
+_BACKBONES = ("vision.", "language.", "segmentation.sam.")
+_MASK_DECODER = "segmentation.sam.mask_decoder."
+_PARTS_FILE, _CONFIG_FILE, _LORA_FILE = "psreid.safetensors", "config.json", "adapter_model.safetensors"
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a saved model: a path, or the name of shipped weights ("tiny").
+
+    Raises WeightsError saying what is there instead.
+    """
+    folder = SHIPPED_FOLDER / model if model in PRESETS else Path(model).expanduser()
+    if (folder / _CONFIG_FILE).is_file():
+        return folder
+    shipped = sorted(p.parent.name for p in SHIPPED_FOLDER.glob(f"*/{_CONFIG_FILE}"))
+    hint = f"weights are shipped for {', '.join(shipped) or 'no preset'}; for others give the folder of a trained model"
+    raise WeightsError(f"no model at {model!r}: {folder / _CONFIG_FILE} does not exist; {hint}")
+
+
+def save_model(model: PsReid, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the model; weights are stored in `dtype`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    if config.vision.source is None:
+        _save_clip(model, folder / "clip", dtype)
+    if config.language.source is None:
+        _save_llama(model, folder / "llama", dtype)
+    if config.segmentation.source is None:
+        assert config.segmentation.sam is not None
+        save_sam(model.segmentation.sam.to(dtype), config.segmentation.sam, folder / "sam.safetensors")
+        model.segmentation.sam.float()
+    lora_config(config.language).save_pretrained(str(folder / "lora"))
+    lora = get_peft_model_state_dict(model.language)
+    save_file({k: v.to(dtype).contiguous() for k, v in lora.items()}, folder / "lora" / _LORA_FILE)
+    save_file({k: v.to(dtype).contiguous() for k, v in _own_state(model).items()}, folder / _PARTS_FILE)
+    (folder / _CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def load_model(model: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PsReid:
+    """The saved model, in evaluation mode. Raises WeightsError when a file is missing or does not fit."""
+    folder = model_folder(model)
+    config = _read_config(folder)
+    built = build_model(_with_local_sources(config, folder), dtype=dtype)
+    lora = _read_tensors(folder / "lora" / _LORA_FILE)
+    set_peft_model_state_dict(built.language, lora)
+    built.config = config
+    _load_own(built, _read_tensors(folder / _PARTS_FILE), str(folder / _PARTS_FILE))
+    return built.to(device).to(dtype).eval()
+
+
+def load_segmentation(model: str, *, device: str = "cpu") -> SegmentationModule:
+    """Only SAM and its trained mask decoder, without the language model."""
+    folder = model_folder(model)
+    module = build_segmentation(_with_local_sources(_read_config(folder), folder).segmentation)
+    tensors = _read_tensors(folder / _PARTS_FILE)
+    decoder = {k.removeprefix(_MASK_DECODER): v for k, v in tensors.items() if k.startswith(_MASK_DECODER)}
+    if decoder:
+        module.sam.mask_decoder.load_state_dict(decoder)
+    return module.to(device).eval()
+
+
+def model_identity(model: str) -> str:
+    """16 hex digits that change with any file of the model."""
+    folder, digest = model_folder(model), hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(folder)).encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _own_state(model: PsReid) -> dict[str, Tensor]:
+    """Everything that is not a backbone, and the mask decoder where SAM is a published file."""
+    keeps_decoder = model.config.segmentation.source is not None
+    return {
+        name: tensor.detach()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(_BACKBONES) or (keeps_decoder and name.startswith(_MASK_DECODER))
+    }
+
+
+def _load_own(model: PsReid, tensors: dict[str, Tensor], source: str) -> None:
+    expected = set(_own_state(model))
+    if missing := sorted(expected - set(tensors)) + sorted(set(tensors) - expected):
+        raise WeightsError(f"{source} does not fit its config.json; the first names at odds are {missing[:4]}")
+    try:
+        model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit its config.json: {error}") from error
+
+
+def _save_clip(model: PsReid, folder: Path, dtype: torch.dtype) -> None:
+    tower = model.vision.model
+    tower.to(dtype).save_pretrained(folder)
+    tower.float()
+    mean, std = model.vision.config.image_mean, model.vision.config.image_std
+    CLIPImageProcessor(image_mean=list(mean), image_std=list(std)).save_pretrained(folder)
+
+
+def _save_llama(model: PsReid, folder: Path, dtype: torch.dtype) -> None:
+    """The base language model without LoRA, as Hugging Face writes it, with the tokenizer."""
+    state = {
+        name.replace(".base_layer.", "."): tensor.to(dtype)
+        for name, tensor in model.language.state_dict().items()
+        if "lora_" not in name
+    }
+    plain = LlamaForCausalLM(model.language.config).to(dtype)
+    plain.load_state_dict(state)
+    plain.save_pretrained(folder)
+    model.template.tokenizer.save_pretrained(folder)
+
+
+def _with_local_sources(config: PsReidConfig, folder: Path) -> PsReidConfig:
+    """The config with the parts inside the folder as sources."""
+
+    def located(part: str, name: str) -> dict[str, object]:
+        section = getattr(config, part)
+        return {part: section if section.source else section.model_copy(update={"source": str(folder / name)})}
+
+    update = located("vision", "clip") | located("language", "llama") | located("segmentation", "sam.safetensors")
+    return config.model_copy(update=update)
+
+
+def _read_config(folder: Path) -> PsReidConfig:
+    text = (folder / _CONFIG_FILE).read_text()
+    try:
+        version = json.loads(text).get("version")
+        if version != CONFIG_VERSION:
+            raise WeightsError(f"{folder / _CONFIG_FILE} has version {version}; this psreid reads {CONFIG_VERSION}")
+        return PsReidConfig.model_validate_json(text)
+    except (ValidationError, json.JSONDecodeError, AttributeError) as error:
+        raise WeightsError(f"{folder / _CONFIG_FILE} is not a psreid model's config: {error}") from error
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise WeightsError(f"{file} is missing: the model folder is incomplete; copy it again as a whole")
+    try:
+        return load_file(file)
+    except Exception as error:
+        raise WeightsError(f"{file} cannot be read as safetensors ({error}); copy it again") from error

@@ -1,0 +1,172 @@
+"""One training step's losses: a batch of queries, targets and truth in, the terms of eq. 8-13 out.
+
+Every query of the batch is judged on every target (separated mode), so B queries and B targets give B² supervised
+pairs. Shapes: Q queries, N targets, C close-ups of all targets together, A pairs whose mask is supervised, h w mask
+pixels, K candidates. Boxes are xyxy as shares of the frame's sides.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modeling.ps_reid import losses
+from modeling.ps_reid.batches import QueryBatch, TargetBatch
+from modeling.ps_reid.control_tokens import REJ, SEG
+from modeling.ps_reid.losses import LossTerms, LossWeights
+from modeling.ps_reid.model import Decisions, EncodedQueries, PsReid, TargetTokens
+
+GOOD_OVERLAP = 0.5
+"""IoU from which a close-up counts as showing the queried person."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Who is where."""
+
+    is_positive_NQ: Tensor
+    boxes_NQ4: Tensor
+    """The queried person's box in each target; zeros where absent."""
+    is_same_QC: Tensor
+    """Whether each close-up shows the queried identity."""
+    mask_pairs_A2: Tensor
+    """(target, query) of the pairs whose mask is supervised; all are positive."""
+    masks_Ahw: Tensor
+    """Their truth at SAM's low resolution, over the padded square."""
+    sam_pixels_F3HW: Tensor
+    """SAM's input for the frames of those pairs."""
+    sam_frame_A: Tensor
+    """Which of those frames each pair belongs to."""
+    content_HW: tuple[int, int]
+    """The part of SAM's square that is frame, in pixels."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Terms to weigh and sum, and the decisions for figures."""
+
+    terms: LossTerms
+    decisions: Decisions
+
+
+def training_step(
+    model: PsReid, queries: QueryBatch, targets: TargetBatch, truth: Truth, weights: LossWeights
+) -> StepOutput:
+    """All loss terms of one batch (eq. 8)."""
+    encoded = model.encode_queries(queries)
+    tokens = model.target_tokens(targets)
+    decisions = model.decide(encoded, model.encode_targets(tokens))
+    wbce, dice = _mask_terms(model, decisions, truth, weights)
+    rows, columns = truth.is_positive_NQ.nonzero(as_tuple=True)
+    boxes, true_boxes = decisions.boxes_NQ4[rows, columns], truth.boxes_NQ4[rows, columns]
+    terms = LossTerms(
+        reid=losses.reid_loss(
+            encoded.qry_QD, decisions.states_NQD, truth.is_positive_NQ, tau=weights.tau, negatives=weights.negatives
+        ),
+        text=_text_term(model, decisions, truth.is_positive_NQ),
+        wbce=wbce,
+        dice=dice,
+        smooth_l1=losses.smooth_l1_loss(boxes, true_boxes),
+        ciou=losses.ciou_loss(boxes, true_boxes),
+        metric=_metric_term(model, encoded, tokens, targets, truth),
+        grounding=_grounding_term(decisions, tokens, truth),
+    )
+    return StepOutput(terms, decisions)
+
+
+def _text_term(model: PsReid, decisions: Decisions, is_positive_NQ: Tensor) -> Tensor:
+    """Eq. 12 on the one answer token, over the whole vocabulary; both answers weigh the same in sum."""
+    words = model.language.get_output_embeddings()(decisions.states_NQD).float()
+    logits = torch.cat([decisions.logits_NQ3, words], dim=-1)
+    answers = torch.where(is_positive_NQ, SEG, REJ)
+    weight = logits.new_ones(logits.shape[-1])
+    share = is_positive_NQ.float().mean().clamp(0.02, 0.98)
+    weight[SEG], weight[REJ] = 0.5 / share, 0.5 / (1 - share)
+    return losses.text_loss(logits, answers, weight_of_answer=weight)
+
+
+def _metric_term(
+    model: PsReid, encoded: EncodedQueries, tokens: TargetTokens, targets: TargetBatch, truth: Truth
+) -> Tensor:
+    if not len(targets.owner_C):
+        return encoded.metric_QM.sum() * 0.0
+    slots = torch.arange(len(targets.owner_C), device=targets.owner_C.device)
+    slots = slots - torch.searchsorted(targets.owner_C, targets.owner_C)
+    persons_CM = tokens.close_ups_NCM[targets.owner_C, slots]
+    return losses.metric_loss(encoded.metric_QM, persons_CM, truth.is_same_QC, model.metric.scale)
+
+
+def _grounding_term(decisions: Decisions, tokens: TargetTokens, truth: Truth) -> Tensor:
+    """Positive pairs point to a close-up that overlaps the person well; where none does, to scene tokens on it."""
+    if decisions.grounding_NQK is None:
+        return decisions.logits_NQ3.sum() * 0.0
+    rows, columns = truth.is_positive_NQ.nonzero(as_tuple=True)
+    boxes_P4, candidates_PK4 = truth.boxes_NQ4[rows, columns], tokens.boxes_NK4[rows]
+    num_close_ups = tokens.close_ups_NCM.shape[1]
+    overlap_PC = _iou(candidates_PK4[:, :num_close_ups], boxes_P4[:, None])
+    is_right_PC = overlap_PC >= GOOD_OVERLAP
+    centers_PS2 = (candidates_PK4[:, num_close_ups:, :2] + candidates_PK4[:, num_close_ups:, 2:]) / 2
+    inside_PS = ((centers_PS2 > boxes_P4[:, None, :2]) & (centers_PS2 < boxes_P4[:, None, 2:])).all(-1)
+    is_right_PS = inside_PS & ~is_right_PC.any(1, keepdim=True)
+    is_right_PK = torch.cat([is_right_PC, is_right_PS], dim=1)
+    return losses.grounding_loss(decisions.grounding_NQK[rows, columns], is_right_PK)
+
+
+def _mask_terms(model: PsReid, decisions: Decisions, truth: Truth, weights: LossWeights) -> tuple[Tensor, Tensor]:
+    """Weighted BCE and Dice of the supervised pairs (eq. 13)."""
+    if not len(truth.mask_pairs_A2):
+        zero = decisions.logits_NQ3.sum() * 0.0
+        return zero, zero
+    rows, columns = truth.mask_pairs_A2.unbind(1)
+    prompts_AE = model.mask_prompt(decisions.states_NQD[rows, columns])
+    boxes_A4 = decisions.boxes_NQ4[rows, columns].detach()
+    embeddings = model.segmentation.image_embeddings(truth.sam_pixels_F3HW)
+    logits, order = [], []
+    for frame in truth.sam_frame_A.unique().tolist():
+        chosen = (truth.sam_frame_A == frame).nonzero()[:, 0]
+        embedding = embeddings[frame : frame + 1]
+        logits.append(
+            model.segmentation.mask_logits(embedding, prompts_AE[chosen], boxes_A4[chosen], truth.content_HW).float()
+        )
+        order.append(chosen)
+    masks_Ahw = truth.masks_Ahw[torch.cat(order)]
+    logits_Ahw = torch.cat(logits)
+    bce = losses.weighted_bce_loss(logits_Ahw, masks_Ahw, foreground=weights.foreground)
+    return bce, losses.dice_loss(logits_Ahw, masks_Ahw)
+
+
+def crop_contrast(model: PsReid, queries: QueryBatch, crops_B3HW: Tensor, is_same_QB: Tensor) -> Tensor:
+    """Foundation: queries against person crops without any scene; cheap, so the batch can be large."""
+    encoded = model.encode_queries(queries)
+    persons_BM = model.embed_persons(crops_B3HW)
+    return losses.metric_loss(encoded.metric_QM, persons_BM, is_same_QB, model.metric.scale)
+
+
+def box_prompted_masks(
+    model: PsReid,
+    pixels_F3HW: Tensor,
+    frame_A: Tensor,
+    boxes_A4: Tensor,
+    masks_Ahw: Tensor,
+    content_HW: tuple[int, int],
+) -> Tensor:
+    """Foundation: SAM's own promptable segmentation, from boxes alone; weighted BCE + Dice."""
+    segmentation = model.segmentation
+    embeddings = segmentation.image_embeddings(pixels_F3HW)
+    empty = torch.zeros(len(boxes_A4), segmentation.prompt_dim, device=boxes_A4.device, dtype=embeddings.dtype)
+    total = embeddings.new_zeros((), dtype=torch.float32)
+    for frame in frame_A.unique().tolist():
+        chosen = frame_A == frame
+        logits = segmentation.mask_logits(embeddings[frame : frame + 1], empty[chosen], boxes_A4[chosen], content_HW)
+        share = chosen.float().mean()
+        bce = F.binary_cross_entropy_with_logits(logits.float(), masks_Ahw[chosen].float())
+        total = total + share * (4 * bce + losses.dice_loss(logits.float(), masks_Ahw[chosen]))
+    return total
+
+
+def _iou(boxes: Tensor, other: Tensor) -> Tensor:
+    low, high = torch.maximum(boxes[..., :2], other[..., :2]), torch.minimum(boxes[..., 2:], other[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (other[..., 2:] - other[..., :2]).prod(-1)
+    return intersection / (area - intersection).clamp(min=1e-9)

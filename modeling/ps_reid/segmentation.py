@@ -1,0 +1,85 @@
+"""From a decision state to a mask: prompt projection (eq. 6), SAM's image encoder and mask decoder (eq. 7), box head.
+
+Shapes: P pairs of one frame, D width of the language model, E prompt width of SAM, h w SAM's low-resolution mask,
+H W the side of SAM's square input. Boxes are xyxy as shares of the frame's sides unless the name says pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+
+class MaskPromptHead(nn.Module):
+    """The linear map from a [SEG] state (..., D) to SAM's prompt space (..., E) (eq. 6)."""
+
+    def __init__(self, language_dim: int, prompt_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(language_dim, prompt_dim)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.project(states)
+
+
+class BoxHead(nn.Module):
+    """A box read from the decision state alone: what the smooth-L1 and CIoU terms of eq. 13 supervise."""
+
+    def __init__(self, language_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(language_dim, language_dim), nn.GELU(), nn.Linear(language_dim, 4))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., 4) boxes, never inside out."""
+        center, size = self.layers(states).float().sigmoid().split(2, dim=-1)
+        return torch.cat([center - size / 2, center + size / 2], dim=-1)
+
+
+class SegmentationModule(nn.Module):
+    """SAM as PS-ReID uses it: the image embedding once per frame, the decoder once per accepted pair."""
+
+    def __init__(self, sam: Sam, *, prompts_box: bool) -> None:
+        super().__init__()
+        self.sam = sam
+        self.prompts_box = prompts_box
+
+    @property
+    def prompt_dim(self) -> int:
+        """E, the width of a prompt."""
+        return int(self.sam.prompt_encoder.embed_dim)
+
+    @property
+    def image_size(self) -> int:
+        """Side of SAM's square input in pixels."""
+        return int(self.sam.image_encoder.img_size)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.sam.mask_decoder.iou_token.weight.dtype
+
+    def image_embeddings(self, pixels_N3HW: Tensor) -> Tensor:
+        """SAM's dense features f_S of N preprocessed frames. SAM runs in its own precision, whatever is around it."""
+        with torch.autocast(pixels_N3HW.device.type, enabled=False):
+            return self.sam.image_encoder(pixels_N3HW.to(self._dtype))
+
+    def mask_logits(
+        self, embedding_1Ehw: Tensor, prompts_PE: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]
+    ) -> Tensor:
+        """Low-resolution mask logits (P, h, w) of one frame; `content_HW` is the frame's share of the square in pixels."""
+        with torch.autocast(prompts_PE.device.type, enabled=False):
+            sparse_PTE = prompts_PE[:, None].to(self._dtype)
+            if self.prompts_box:
+                sides = torch.tensor(
+                    [content_HW[1], content_HW[0], content_HW[1], content_HW[0]], device=boxes_P4.device
+                )
+                corners, _ = self.sam.prompt_encoder(points=None, boxes=boxes_P4.float() * sides, masks=None)
+                sparse_PTE = torch.cat([sparse_PTE, corners.to(self._dtype)], dim=1)
+            dense = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            masks, _ = self.sam.mask_decoder(
+                image_embeddings=embedding_1Ehw,
+                image_pe=self.sam.prompt_encoder.get_dense_pe().to(embedding_1Ehw.dtype),
+                sparse_prompt_embeddings=sparse_PTE,
+                dense_prompt_embeddings=dense.expand(len(sparse_PTE), -1, *embedding_1Ehw.shape[-2:]),
+                multimask_output=False,
+            )
+            return masks[:, 0]

@@ -1,0 +1,47 @@
+"""Retrieval scores against recorded values of other evaluation code.
+
+The recordings are not part of this repository: the tests exist only where PSREID_SHARED names a folder that has them.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modeling.metrics.retrieval import Labels, score_gallery
+
+ORACLES = Path(os.environ["PSREID_SHARED"]) / "oracles" if os.environ.get("PSREID_SHARED") else None
+
+if ORACLES is not None:
+
+    @pytest.mark.parametrize("path", sorted(ORACLES.glob("rand_*.npz")), ids=lambda path: path.stem)
+    def test_recorded_random_matrices(path: Path) -> None:
+        case = np.load(path)
+        scores = score_gallery(
+            case["distmat"],
+            Labels(case["q_pids"], case["q_camids"]),
+            Labels(case["g_pids"], case["g_camids"]),
+            max_rank=len(case["exp_cmc"]),
+        )
+        is_scored = ~np.isnan(scores.average_precisions)
+        assert scores.num_scored == case["n_valid_queries"]
+        np.testing.assert_allclose(scores.cmc, case["exp_cmc"], atol=1e-6)
+        np.testing.assert_allclose(scores.average_precisions[is_scored], case["exp_AP"], atol=1e-6)
+        np.testing.assert_allclose(scores.inverse_negative_penalties[is_scored], case["exp_INP"], atol=1e-6)
+        assert scores.mean_ap == pytest.approx(float(case["exp_mAP"]), abs=1e-6)
+        assert scores.mean_inp == pytest.approx(float(case["exp_mINP"]), abs=1e-6)
+
+    @pytest.mark.parametrize(
+        "case", json.loads((ORACLES / "openvino_cmc.json").read_text())["cases"], ids=lambda case: case["name"]
+    )
+    def test_recorded_hand_made_matrices(case: dict) -> None:
+        scores = score_gallery(
+            case["distmat"],
+            Labels(np.array(case["q_pids"]), np.array(case["q_camids"])),
+            Labels(np.array(case["g_pids"]), np.array(case["g_camids"])),
+            max_rank=len(case["cmc"]),
+        )
+        np.testing.assert_allclose(scores.cmc, case["cmc"], atol=1e-6)
+        assert scores.mean_ap == pytest.approx(case["mAP_torchreid"], abs=1e-6)

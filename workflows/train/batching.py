@@ -1,0 +1,222 @@
+"""From a step's draw to the tensors of one training step, with augmentation and simulated detections.
+
+Shapes: Q queries, N targets, C close-ups of all targets, A supervised masks. Boxes are xyxy as shares of the frame.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modeling.backbones.sam import SamPreprocess
+from modeling.ps_reid.batches import CLOSE_UP_MARGIN, QueryBatch, TargetBatch
+from modeling.ps_reid.model import PsReid
+from modeling.ps_reid.objective import Truth
+from workflows.train.augment import degrade, erase, jitter_boxes, photometric, sample_windows
+from workflows.train.samples import CROP_MARGIN, Draw, Samples, mask_stride
+
+MISSED_SHARE = 0.08
+"""Persons that the simulated detector does not find."""
+FALSE_ALARMS_PER_FRAME = 0.7
+MODALITIES = {"both": 0.5, "image": 0.3, "text": 0.2}
+MASKED_FRAMES = 2
+MASKED_PAIRS = 6
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything one step is computed from."""
+
+    queries: QueryBatch
+    targets: TargetBatch
+    truth: Truth
+    contrast_queries: QueryBatch
+    contrast_crops: Tensor
+    is_same_contrast: Tensor
+    sam_pixels: Tensor
+    sam_frame: Tensor
+    sam_boxes: Tensor
+    sam_masks: Tensor
+
+
+class Batcher:
+    """Holds the samples and a model's sizes; `make` turns a draw into a step, the same for the same seed and step."""
+
+    def __init__(self, samples: Samples, model: PsReid, *, seed: int, query_variants: int = 2) -> None:
+        self._samples, self._seed, self._variants = samples, seed, query_variants
+        self._template = model.template
+        vision = model.config.vision
+        self._size = (vision.query_height_px, vision.query_width_px)
+        self._mean, self._std = (
+            torch.tensor(values).view(3, 1, 1)
+            for values in (model.vision.config.image_mean, model.vision.config.image_std)
+        )
+        self._sam = SamPreprocess(model.segmentation.image_size)
+        sam = model.config.segmentation.sam
+        assert sam is not None
+        self._mask_side, self._mask_stride = sam.image_size // mask_stride(sam), mask_stride(sam)
+        self._of_frame = samples.persons_of_frame()
+
+    def make(self, draw: Draw, step: int) -> Step:
+        """The step's tensors."""
+        rng = np.random.default_rng([self._seed, 1, step])
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        persons = np.repeat(draw.queries, self._variants)
+        queries = self._queries(persons, rng, generator)
+        targets, owner_person = self._targets(draw.frames, rng, generator)
+        identity = self._samples.identity
+        same_QC = identity[persons][:, None] == np.where(owner_person >= 0, identity[owner_person], -1)
+        contrast = self._queries(draw.contrast_queries, rng, generator)
+        crops, _ = self._close_ups(draw.contrast_crops, generator)
+        same_contrast = identity[draw.contrast_queries][:, None] == identity[draw.contrast_crops]
+        pixels, sam_frame, sam_persons = self._sam_frames(
+            draw.frames[rng.permutation(len(draw.frames))[:MASKED_FRAMES]]
+        )
+        return Step(
+            queries=queries,
+            targets=targets,
+            truth=self._truth(persons, draw.frames, torch.from_numpy(same_QC), rng),
+            contrast_queries=contrast,
+            contrast_crops=crops,
+            is_same_contrast=torch.from_numpy(same_contrast),
+            sam_pixels=pixels,
+            sam_frame=sam_frame,
+            sam_boxes=jitter_boxes(torch.from_numpy(self._samples.boxes[sam_persons]), generator, amount=0.06),
+            sam_masks=self._masks(sam_persons),
+        )
+
+    # ---- queries and targets
+
+    def _queries(self, persons: NDArray[np.int32], rng: np.random.Generator, generator: torch.Generator) -> QueryBatch:
+        chosen = rng.choice(list(MODALITIES), len(persons), p=list(MODALITIES.values()))
+        texts = [self._samples.texts[p] for p in persons]
+        has_text = np.array([bool(t) for t in texts])
+        has_image = torch.from_numpy((chosen != "text") | ~has_text)
+        ids = [self._template.text_ids(t if c != "image" else None) for t, c in zip(texts, chosen, strict=True)]
+        pixels, _ = self._crops(persons, generator, jitter=0.08, strength=1.0, erased=0.25)
+        return QueryBatch(pixels * has_image[:, None, None, None], has_image, ids)
+
+    def _close_ups(self, persons: NDArray[np.int32], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self._crops(persons, generator, jitter=0.1, strength=0.7, erased=0.12)
+
+    def _crops(
+        self, persons: NDArray[np.int32], generator: torch.Generator, *, jitter: float, strength: float, erased: float
+    ) -> tuple[Tensor, Tensor]:
+        """Augmented pixels, and the jittered boxes in units of the true box."""
+        unit = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(persons), 4)
+        boxes = jitter_boxes(unit, generator, amount=jitter)
+        sides = (boxes[:, 2:] - boxes[:, :2]) * CLOSE_UP_MARGIN
+        wide = torch.cat([boxes[:, :2] - sides, boxes[:, 2:] + sides], dim=1)
+        windows = (wide + CROP_MARGIN) / (1 + 2 * CROP_MARGIN)
+        stored = torch.from_numpy(self._samples.crops[persons]).permute(0, 3, 1, 2).float() / 255
+        flips = torch.rand(len(persons), generator=generator) < 0.5
+        pixels = degrade(sample_windows(stored, windows, self._size, flips), generator)
+        pixels = erase(photometric(pixels, generator, strength=strength), generator, share=erased)
+        return (pixels - self._mean) / self._std, boxes
+
+    def _targets(
+        self, frames: NDArray[np.int32], rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[TargetBatch, NDArray[np.int32]]:
+        """The targets, and which person each close-up shows (-1 for a false alarm)."""
+        shown = [p[rng.random(len(p)) >= MISSED_SHARE] for p in (self._of_frame[f] for f in frames)]
+        shown = [rng.permutation(p) for p in shown]
+        persons = np.concatenate(shown).astype(np.int32)
+        owner = np.repeat(np.arange(len(frames)), [len(p) for p in shown])
+        pixels, units = self._close_ups(persons, generator)
+        truth = torch.from_numpy(self._samples.boxes[persons])
+        boxes = truth[:, :2].repeat(1, 2) + units * (truth[:, 2:] - truth[:, :2]).repeat(1, 2)
+        false_pixels, false_boxes, false_owner = self._false_alarms(frames, rng)
+        owner_C = torch.from_numpy(np.concatenate([owner, false_owner]))
+        order = torch.argsort(owner_C, stable=True)
+        scenes = torch.from_numpy(self._samples.scenes[frames]).permute(0, 3, 1, 2).float() / 255
+        scenes = photometric(scenes, generator, strength=0.6)
+        batch = TargetBatch(
+            scenes_N3HW=(scenes - self._mean) / self._std,
+            close_ups_C3HW=torch.cat([pixels, false_pixels])[order],
+            owner_C=owner_C[order],
+            boxes_C4=torch.cat([boxes, false_boxes])[order].clamp(0, 1),
+        )
+        all_persons = np.concatenate([persons, np.full(len(false_owner), -1, dtype=np.int32)])
+        return batch, all_persons[order.numpy()]
+
+    def _false_alarms(self, frames: NDArray[np.int32], rng: np.random.Generator) -> tuple[Tensor, Tensor, NDArray]:
+        """Person-shaped windows on the background."""
+        crops, boxes, owners = [], [], []
+        for row, frame in enumerate(frames):
+            wide = self._samples.wide[frame]
+            height, width = wide.shape[:2]
+            for _ in range(rng.poisson(FALSE_ALARMS_PER_FRAME)):
+                h = rng.uniform(0.15, 0.6) * height
+                w = h * rng.uniform(0.3, 0.55)
+                x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+                box = np.array([x / width, y / height, (x + w) / width, (y + h) / height], dtype=np.float32)
+                if _overlaps(box, self._samples.boxes[self._of_frame[frame]]):
+                    continue
+                window = wide[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1]
+                crops.append(cv2.resize(window, self._size[::-1], interpolation=cv2.INTER_LINEAR))
+                boxes.append(box)
+                owners.append(row)
+        if not crops:
+            return torch.zeros(0, 3, *self._size), torch.zeros(0, 4), np.zeros(0, dtype=np.int64)
+        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        return (pixels - self._mean) / self._std, torch.from_numpy(np.stack(boxes)), np.array(owners)
+
+    # ---- truth
+
+    def _truth(
+        self, persons: NDArray[np.int32], frames: NDArray[np.int32], same_QC: Tensor, rng: np.random.Generator
+    ) -> Truth:
+        identity, present = self._samples.identity, np.full((len(frames), len(persons)), -1, dtype=np.int64)
+        for row, frame in enumerate(frames):
+            for person in self._of_frame[frame]:
+                present[row, identity[persons] == identity[person]] = person
+        is_positive = present >= 0
+        boxes = np.where(is_positive[..., None], self._samples.boxes[present], 0.0).astype(np.float32)
+        rows = rng.permutation(np.flatnonzero(is_positive.any(1)))[:MASKED_FRAMES]
+        pairs = [(r, q) for r in rows for q in np.flatnonzero(is_positive[r])][:MASKED_PAIRS]
+        used = list(dict.fromkeys(r for r, _ in pairs))
+        pixels, _, _ = self._sam_frames(frames[used])
+        return Truth(
+            is_positive_NQ=torch.from_numpy(is_positive),
+            boxes_NQ4=torch.from_numpy(boxes),
+            is_same_QC=same_QC,
+            mask_pairs_A2=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+            masks_Ahw=self._masks(np.array([present[r, q] for r, q in pairs], dtype=np.int64)),
+            sam_pixels_F3HW=pixels,
+            sam_frame_A=torch.tensor([used.index(r) for r, _ in pairs], dtype=torch.long),
+            content_HW=self.content_hw,
+        )
+
+    @property
+    def content_hw(self) -> tuple[int, int]:
+        """The part of SAM's square that is frame, in pixels."""
+        height, width = self._samples.wide.shape[1:3]
+        return height, width
+
+    def _sam_frames(self, frames: NDArray[np.int32]) -> tuple[Tensor, Tensor, NDArray[np.int32]]:
+        """SAM's input of frames, and all their persons with the number of their frame among them."""
+        pixels, _ = self._sam([self._samples.wide[f] for f in frames])
+        persons = [self._of_frame[f] for f in frames]
+        owner = np.repeat(np.arange(len(frames)), [len(p) for p in persons])
+        return pixels, torch.from_numpy(owner), np.concatenate([*persons, np.zeros(0, dtype=np.int32)]).astype(np.int32)
+
+    def _masks(self, persons: NDArray) -> Tensor:
+        """(A, h, w) truth over SAM's whole low-resolution square."""
+        height, width = (s // self._mask_stride for s in self.content_hw)
+        masks = torch.zeros(len(persons), self._mask_side, self._mask_side)
+        for row, person in enumerate(persons):
+            unpacked = np.unpackbits(self._samples.masks[person], axis=1)[:, :width]
+            masks[row, :height, :width] = torch.from_numpy(unpacked[:height]).float()
+        return masks
+
+
+def _overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
+    """Whether any other box shares a fifth of this one."""
+    if not len(others):
+        return False
+    low, high = np.maximum(others[:, :2], box[:2]), np.minimum(others[:, 2:], box[2:])
+    shared = np.clip(high - low, 0, None).prod(1)
+    return bool((shared > 0.2 * (box[2:] - box[:2]).prod()).any())

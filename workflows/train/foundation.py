@@ -1,0 +1,220 @@
+"""Trains a small PS-ReID whole, from random weights: what published CLIP, LLaVA and SAM weights give the large presets.
+
+One loop, three tasks per step, one optimizer: contrast of queries with person crops, the paper's objective on every
+query × every target (eq. 8), and SAM's promptable segmentation. A checkpoint is written to a new file and renamed, so
+a killed run goes on from the last one; what a step draws depends on its number alone.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modeling.errors import ConfigError
+from modeling.ps_reid.build import build_model
+from modeling.ps_reid.checkpoint import load_model, save_model
+from modeling.ps_reid.config import PsReidConfig
+from modeling.ps_reid.losses import LossWeights
+from modeling.ps_reid.model import PsReid
+from modeling.ps_reid.objective import box_prompted_masks, crop_contrast, training_step
+from modeling.ps_reid.vocabulary import train_tokenizer
+from workflows.train.batching import Batcher, Step
+from workflows.train.samples import Sampler, Samples
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "state.pt"
+FIGURES_FILE = "figures.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundationPlan:
+    """The numbers of a run."""
+
+    steps: int
+    seed: int = 0
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.05
+    identities_per_step: int = 8
+    targets_per_identity: int = 2
+    contrast_identities: int = 64
+    pairs_every: int = 2
+    """The paper's objective runs every so many steps, crops every step."""
+    sam_every: int = 4
+    """SAM's own task runs every so many steps."""
+    threads: int = 2
+    """CPU threads of the computation."""
+    checkpoint_s: float = 300.0
+    log_every: int = 20
+
+
+class FoundationRun:
+    """One run in one folder: starts, or continues from the folder's checkpoint."""
+
+    def __init__(self, folder: Path, config: PsReidConfig, samples: Samples, plan: FoundationPlan) -> None:
+        self._folder, self._plan = folder, plan
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(plan.seed)
+        self.model = self._fresh_model(config, samples)
+        self._optimizer = torch.optim.AdamW(
+            _groups(self.model, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
+        )
+        self._sampler = Sampler(
+            samples,
+            identities_per_step=plan.identities_per_step,
+            targets_per_identity=plan.targets_per_identity,
+            contrast=plan.contrast_identities,
+            seed=plan.seed,
+        )
+        self._batcher = Batcher(samples, self.model, seed=plan.seed)
+        self._step = self._restore()
+
+    def run(self) -> PsReid:
+        """Trains to the plan's last step and leaves the model in `folder/model`."""
+        self.model.train()
+        torch.set_num_threads(self._plan.threads)
+        figures: dict[str, float] = {}
+        last_save, started = time.monotonic(), time.monotonic()
+        for number, step in self._prefetched():
+            figures |= self._train_step(number, step)
+            self._step = number + 1
+            if self._step % self._plan.log_every == 0:
+                self._log(figures, started)
+                started = time.monotonic()
+            if time.monotonic() - last_save > self._plan.checkpoint_s:
+                self.save()
+                last_save = time.monotonic()
+        self.save()
+        return self.model.eval()
+
+    def save(self) -> None:
+        """Writes the state to resume from, then the model as the search loads it."""
+        state = {"step": self._step, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        temporary = self._folder / (STATE_FILE + ".new")
+        torch.save(state, temporary)
+        temporary.replace(self._folder / STATE_FILE)
+        self.model.eval()
+        save_model(self.model, self._folder / "model", dtype=torch.float16)
+        self.model.train()
+
+    # ---- one step
+
+    def _train_step(self, number: int, step: Step) -> dict[str, float]:
+        plan = self._plan
+        for group in self._optimizer.param_groups:
+            group["lr"] = plan.learning_rate * _schedule(number, plan)
+        self._optimizer.zero_grad(set_to_none=True)
+        figures: dict[str, float] = {}
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            contrast = crop_contrast(self.model, step.contrast_queries, step.contrast_crops, step.is_same_contrast)
+        contrast.backward()
+        figures["contrast"] = contrast.item()
+        if number % plan.pairs_every == 0:
+            figures |= self._pairs_backward(step)
+        if number % plan.sam_every == 1 and len(step.sam_boxes):
+            figures["sam"] = self._sam_backward(step)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        figures["gradient_norm"] = float(norm)
+        if math.isfinite(figures["gradient_norm"]):
+            self._optimizer.step()
+        return figures
+
+    def _pairs_backward(self, step: Step) -> dict[str, float]:
+        weights = LossWeights()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = training_step(self.model, step.queries, step.targets, step.truth, weights)
+            total = output.terms.total(weights)
+        total.backward()
+        figures = {f.name: getattr(output.terms, f.name).item() for f in fields(output.terms)}
+        return figures | _pair_figures(output.decisions.scores_NQ.detach(), step.truth.is_positive_NQ)
+
+    def _sam_backward(self, step: Step) -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = box_prompted_masks(
+                self.model, step.sam_pixels, step.sam_frame, step.sam_boxes, step.sam_masks, self._batcher.content_hw
+            )
+        loss.backward()
+        return loss.item()
+
+    # ---- around it
+
+    def _prefetched(self) -> Iterator[tuple[int, Step]]:
+        """Steps to do, the next one made in a thread while this one is computed."""
+        with ThreadPoolExecutor(1) as pool:
+
+            def make(number: int) -> Step:
+                return self._batcher.make(self._sampler.draw(number), number)
+
+            coming = pool.submit(make, self._step) if self._step < self._plan.steps else None
+            for number in range(self._step, self._plan.steps):
+                assert coming is not None
+                step = coming.result()
+                coming = pool.submit(make, number + 1) if number + 1 < self._plan.steps else None
+                yield number, step
+
+    def _fresh_model(self, config: PsReidConfig, samples: Samples) -> PsReid:
+        sentences = [t for t in samples.texts[:20_000] if t] + [config.prompt.system, config.prompt.question]
+        return build_model(config, tokenizer=train_tokenizer(sentences))
+
+    def _restore(self) -> int:
+        file = self._folder / STATE_FILE
+        if not file.exists():
+            return 0
+        state: Mapping[str, object] = torch.load(file, weights_only=True, map_location="cpu")
+        try:
+            self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+            self._optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{file} belongs to another config ({error}); give another folder to start afresh"
+            ) from error
+        logger.info("continuing at step %s of %d", state["step"], self._plan.steps)
+        return int(state["step"])  # type: ignore[call-overload]
+
+    def _log(self, figures: Mapping[str, float], started: float) -> None:
+        seconds = (time.monotonic() - started) / self._plan.log_every
+        row = {"step": self._step, "seconds_per_step": round(seconds, 3)} | {k: round(v, 4) for k, v in figures.items()}
+        with (self._folder / FIGURES_FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        logger.info("%s", row)
+
+
+def start_from(run: FoundationRun, model: str) -> None:
+    """Takes over the weights of a trained model of the same config."""
+    run.model.load_state_dict(load_model(model).state_dict())
+
+
+def _groups(model: PsReid, weight_decay: float) -> list[dict[str, object]]:
+    """Matrices decay; vectors, scales and embeddings do not."""
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    for parameter in (*decayed, *plain):
+        parameter.requires_grad_(True)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _schedule(step: int, plan: FoundationPlan) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth."""
+    if step < plan.warmup_steps:
+        return (step + 1) / plan.warmup_steps
+    done = (step - plan.warmup_steps) / max(1, plan.steps - plan.warmup_steps)
+    return 0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def _pair_figures(scores_NQ: Tensor, is_positive_NQ: Tensor) -> dict[str, float]:
+    """Accuracy of the decisions, and how often a query's best target is a right one."""
+    has_positive = is_positive_NQ.any(0)
+    best = scores_NQ.argmax(0)
+    right = is_positive_NQ[best, torch.arange(len(best))][has_positive].float().mean().item()
+    decided = scores_NQ > 0
+    recalled = decided[is_positive_NQ].float().mean().item()
+    rejected = (~decided)[~is_positive_NQ].float().mean().item()
+    return {"top1": right, "recalled": recalled, "rejected": rejected}

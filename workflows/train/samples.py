@@ -1,0 +1,198 @@
+"""A frames table with identities as training samples in memory, and the identity-balanced sampler over it.
+
+Deterministic: what step k draws depends on the seed and k alone, so a run resumes in the middle of an epoch.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from modeling.backbones.sam import SamConfig
+from modeling.errors import DataError
+from modeling.regions import crop, rle_to_mask
+
+logger = logging.getLogger(__name__)
+
+CROP_MARGIN = 0.25
+"""How far a stored crop reaches beyond the truth box, as a share of its sides: room for jittered windows."""
+CROP_HW = (176, 88)
+MIN_BOX_HEIGHT_PX = 24
+
+
+@dataclass(frozen=True)
+class Samples:
+    """F frames with N persons of I identities."""
+
+    scenes: NDArray[np.uint8]
+    """(F, h, w, 3) frames at the judge's scene size."""
+    wide: NDArray[np.uint8]
+    """(F, h, w, 3) frames at SAM's input scale."""
+    crops: NDArray[np.uint8]
+    """(N, 176, 88, 3) persons with a margin of a quarter on each side."""
+    boxes: NDArray[np.float32]
+    """(N, 4) xyxy as shares of the frame's sides."""
+    frame: NDArray[np.int32]
+    """(N,) number of the frame."""
+    identity: NDArray[np.int32]
+    camera: NDArray[np.int32]
+    """(N,) number of the camera that saw the person."""
+    texts: Sequence[str]
+    masks: Sequence[NDArray[np.uint8]]
+    """(h, w) masks at the scale of SAM's low-resolution output, packed to bits along the width."""
+
+    def persons_of_frame(self) -> list[NDArray[np.int32]]:
+        """The persons of each frame."""
+        order = np.argsort(self.frame, kind="stable").astype(np.int32)
+        return np.split(order, np.searchsorted(self.frame[order], np.arange(1, len(self.scenes))))
+
+
+def load_samples(
+    tables: Iterable[pa.Table],
+    *,
+    scene_hw: tuple[int, int],
+    sam: SamConfig,
+    identities: frozenset[str] | None,
+) -> Samples:
+    """Decodes and scales every frame once. `identities` limits the persons kept; None keeps all that have one.
+
+    Raises DataError when no person has an identity.
+    """
+    columns: dict[str, list] = {name: [] for name in Samples.__dataclass_fields__}
+    numbers: dict[str, int] = {}
+    cameras: dict[str, int] = {}
+    for table in tables:
+        for row in table.to_pylist():
+            image = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR)
+            _add_frame(
+                columns, numbers, cameras, row, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scene_hw, sam, identities
+            )
+    if not columns["crops"]:
+        raise DataError("the frames hold no person with an identity to train on; give a frames table with truth")
+    logger.info(
+        "loaded %d frames, %d persons, %d identities", len(columns["scenes"]), len(columns["crops"]), len(numbers)
+    )
+    return Samples(
+        scenes=np.stack(columns["scenes"]),
+        wide=np.stack(columns["wide"]),
+        crops=np.stack(columns["crops"]),
+        boxes=np.array(columns["boxes"], dtype=np.float32),
+        frame=np.array(columns["frame"], dtype=np.int32),
+        identity=np.array(columns["identity"], dtype=np.int32),
+        camera=np.array(columns["camera"], dtype=np.int32),
+        texts=columns["texts"],
+        masks=columns["masks"],
+    )
+
+
+def mask_stride(sam: SamConfig) -> int:
+    """Input pixels per pixel of SAM's low-resolution mask, which has four times the patch grid's side."""
+    return sam.patch_size // 4
+
+
+def _add_frame(
+    columns: dict[str, list],
+    numbers: dict[str, int],
+    cameras: dict[str, int],
+    row: dict,
+    image: NDArray[np.uint8],
+    scene_hw: tuple[int, int],
+    sam: SamConfig,
+    identities: frozenset[str] | None,
+) -> None:
+    height, width = image.shape[:2]
+    scale = sam.image_size / max(height, width)
+    wide_hw = (round(height * scale), round(width * scale))
+    frame = len(columns["scenes"])
+    columns["scenes"].append(cv2.resize(image, scene_hw[::-1], interpolation=cv2.INTER_AREA))
+    columns["wide"].append(cv2.resize(image, wide_hw[::-1], interpolation=cv2.INTER_AREA))
+    for person in row["persons"]:
+        box = np.array(person["box_xyxy_px"], dtype=np.float32)
+        known = person["identity"] is not None and (identities is None or person["identity"] in identities)
+        if not known or box[3] - box[1] < MIN_BOX_HEIGHT_PX or person["mask_rle"] is None:
+            continue
+        mask = rle_to_mask(person["mask_rle"]).astype(np.uint8)
+        small = cv2.resize(
+            mask * 255, tuple(side // mask_stride(sam) for side in wide_hw[::-1]), interpolation=cv2.INTER_AREA
+        )
+        columns["masks"].append(np.packbits(small > 127, axis=1))
+        columns["crops"].append(_crop_with_room(image, box))
+        columns["boxes"].append(box / np.array([width, height, width, height], dtype=np.float32))
+        columns["frame"].append(frame)
+        columns["identity"].append(numbers.setdefault(person["identity"], len(numbers)))
+        columns["camera"].append(cameras.setdefault(row["camera_id"], len(cameras)))
+        columns["texts"].append(person["text"] or "")
+
+
+def _crop_with_room(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The box and a quarter around it; beyond the frame its edge is repeated, so that shares stay true."""
+    height, width = image.shape[:2]
+    room = (box[2:] - box[:2]) * CROP_MARGIN
+    low, high = np.floor(box[:2] - room).astype(int), np.ceil(box[2:] + room).astype(int)
+    inside = crop(image, np.array([*np.maximum(low, 0), *np.minimum(high, [width, height])], dtype=np.float32))
+    pads = np.maximum([-low[1], high[1] - height, -low[0], high[0] - width], 0).tolist()
+    padded = np.pad(inside, ((pads[0], pads[1]), (pads[2], pads[3]), (0, 0)), mode="edge") if any(pads) else inside
+    return cv2.resize(padded, CROP_HW[::-1], interpolation=cv2.INTER_AREA)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one step looks at: numbers of persons and frames."""
+
+    queries: NDArray[np.int32]
+    """(Q,) persons whose crop and text are the queries."""
+    frames: NDArray[np.int32]
+    """(N,) target frames."""
+    contrast_queries: NDArray[np.int32]
+    contrast_crops: NDArray[np.int32]
+
+
+class Sampler:
+    """P identities × K other sightings as targets per step (§V-A.4), and a larger batch of crops for the contrast."""
+
+    def __init__(
+        self, samples: Samples, *, identities_per_step: int, targets_per_identity: int, contrast: int, seed: int
+    ) -> None:
+        order = np.argsort(samples.identity, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(samples.identity[order])) + 1)
+        self._groups = [g.astype(np.int32) for g in groups if len(np.unique(samples.frame[g])) >= 2]
+        if len(self._groups) < max(identities_per_step, 2):
+            raise DataError(
+                f"only {len(self._groups)} identities are seen in two frames or more; {identities_per_step} are needed "
+                "per step. Train on a larger archive or lower identities_per_step."
+            )
+        self._samples, self._seed = samples, seed
+        self._identities, self._targets = identities_per_step, targets_per_identity
+        self._contrast = min(contrast, len(self._groups))
+
+    def draw(self, step: int) -> Draw:
+        """The draw of one step."""
+        rng = np.random.default_rng([self._seed, step])
+        queries, frames = [], []
+        for group in rng.choice(len(self._groups), self._identities, replace=False):
+            first, *others = self._sightings(self._groups[group], 1 + self._targets, rng)
+            queries.append(first)
+            frames += [self._samples.frame[o] for o in others]
+        contrast = [
+            self._sightings(self._groups[g], 3, rng)
+            for g in rng.choice(len(self._groups), self._contrast, replace=False)
+        ]
+        return Draw(
+            queries=np.array(queries, dtype=np.int32),
+            frames=np.unique(np.array(frames, dtype=np.int32)),
+            contrast_queries=np.array([c[0] for c in contrast], dtype=np.int32),
+            contrast_crops=np.array([p for c in contrast for p in c[1:]], dtype=np.int32),
+        )
+
+    def _sightings(self, group: NDArray[np.int32], count: int, rng: np.random.Generator) -> list[int]:
+        """Up to `count` sightings of one identity: the first at random, then other cameras' before its own."""
+        order = rng.permutation(group)
+        first = order[0]
+        rest = order[self._samples.frame[order] != self._samples.frame[first]]
+        is_same_camera = self._samples.camera[rest] == self._samples.camera[first]
+        ranked = rest[np.argsort(is_same_camera + rng.uniform(0, 1.2, len(rest)), kind="stable")]
+        return [int(first), *ranked[: count - 1].tolist()]
