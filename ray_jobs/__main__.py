@@ -1,0 +1,14 @@
+"""`psreid` and `python -m ray_jobs`."""
+
+import sys
+
+from ray_jobs.cli import main as run_command_line
+
+
+def main() -> None:
+    """The console script: runs the command line and exits with its code."""
+    sys.exit(run_command_line())
+
+
+if __name__ == "__main__":
+    main()

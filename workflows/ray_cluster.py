@@ -1,0 +1,128 @@
+"""The Ray that a step runs on: the cluster of RAY_ADDRESS, or a quiet local one sized for this machine.
+
+Environment: `RAY_ADDRESS` names a running cluster; `PSREID_DEBUG` shows the logs of Ray and its workers;
+`PSREID_RAY_DASHBOARD` starts the dashboard with a local Ray.
+"""
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from modeling.errors import ConfigError
+from workflows.stages import StageSpec
+
+OBJECT_STORE_SHARE = 0.15  # of the machine's memory
+OBJECT_STORE_MOST_BYTES = 8 << 30
+OBJECT_STORE_LEAST_BYTES = 256 << 20
+SMALLEST_CPUS = 0.01
+
+logger = logging.getLogger(__name__)
+
+
+def ensure_ray(num_cpus: int | None = None) -> None:
+    """Connects to the cluster of RAY_ADDRESS, or starts a local Ray that is quiet and leaves most memory to others.
+
+    Does nothing if Ray runs in this process already. `num_cpus` limits a local Ray; None takes every core.
+    """
+    debug = bool(os.environ.get("PSREID_DEBUG"))
+    _set_environment(quiet=not debug)
+    import ray
+
+    if ray.is_initialized():
+        return
+    level = logging.INFO if debug else logging.ERROR
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address=os.environ["RAY_ADDRESS"], logging_level=level, log_to_driver=debug)
+        return
+    with _stderr_closed() if not debug else nullcontext():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=_object_store_bytes(),
+            include_dashboard=bool(os.environ.get("PSREID_RAY_DASHBOARD")),
+            logging_level=level,
+            log_to_driver=debug,
+        )
+
+
+def fit_to_cluster(
+    stages: Sequence[StageSpec], resources: Mapping[str, float], *, can_grow: bool = False
+) -> list[StageSpec]:
+    """The stages with logical CPUs shrunk in proportion, where all of them at once would not fit the cluster.
+
+    Every stage of a pipeline must hold a worker at the same time, or the pipeline stands still. Shrinking changes what
+    Ray reserves, not the threads of a worker. `resources` is what Ray reports; a cluster that `can_grow` may report
+    less than it will have, so there its pools keep their maximum, and none is not refused.
+    """
+    cluster_cpus, cluster_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    gpus = sum(spec.resources.gpus * _fewest(spec) for spec in stages)
+    if gpus > cluster_gpus and not can_grow:
+        names = ", ".join(spec.name for spec in stages if spec.resources.gpus)
+        raise ConfigError(
+            f"{names}: {gpus:g} GPU(s) are needed at once, and Ray sees {cluster_gpus:g} on this machine. "
+            "Use --set device=cpu, or set RAY_ADDRESS to a cluster that has them."
+        )
+    cpus = sum(spec.resources.cpus * _fewest(spec) for spec in stages)
+    if cpus <= cluster_cpus or (can_grow and not cluster_cpus):
+        return list(stages)
+    scale = cluster_cpus / cpus
+    logger.info("%.2f CPUs are wanted at once, Ray has %g: reserving %.0f %% of each", cpus, cluster_cpus, 100 * scale)
+    return [_shrunk(spec, scale, can_grow=can_grow) for spec in stages]
+
+
+def _shrunk(spec: StageSpec, scale: float, *, can_grow: bool) -> StageSpec:
+    cpus = max(SMALLEST_CPUS, math.floor(spec.resources.cpus * scale * 100) / 100)
+    pool = (spec.pool[0], spec.pool[1] if can_grow else spec.pool[0]) if spec.pool else None
+    return replace(spec, resources=replace(spec.resources, cpus=cpus), pool=pool)
+
+
+def _fewest(spec: StageSpec) -> int:
+    return spec.pool[0] if spec.pool else 1
+
+
+def _set_environment(*, quiet: bool) -> None:
+    """Settings that Ray reads from the environment when it is imported; a person's own values win."""
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Ray Data lets a fast stage run ahead until half its memory budget is used. This bounds it from the first
+        # shard on, so that memory does not grow with the archive.
+        "RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD": "0",
+    }
+    if quiet:
+        # Ray reports each worker that died on our stdout; attempts and quarantine are the report here.
+        settings["RAY_DEDUP_LOGS_SKIP_REGEX"] = "infinite retries remaining|A worker died or was killed"
+        settings["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Hides what Ray's C++ core writes while it starts; its failures come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _object_store_bytes() -> int:
+    """Bytes of shared memory for a local Ray: a share of the machine's memory, and no more than /dev/shm has."""
+    share = int(psutil.virtual_memory().total * OBJECT_STORE_SHARE)
+    shared_memory = Path("/dev/shm")
+    if shared_memory.is_dir():
+        share = min(share, int(psutil.disk_usage(str(shared_memory)).free * 0.9))
+    return max(OBJECT_STORE_LEAST_BYTES, min(share, OBJECT_STORE_MOST_BYTES))

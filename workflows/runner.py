@@ -1,0 +1,222 @@
+"""Runs a step on Ray Data: shards stream through stages, the last one commits, the driver sees only counts.
+
+One shard is one Ray Data row in a block of its own from the plan to the commit, so Ray Data can neither split, merge
+nor reorder it, and a task that is retried repeats one shard. How far stages run ahead of each other is bounded by what
+the next stage has in work, not by the size of the archive. Resume and quarantine are the ledger's business.
+"""
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from modeling import errors
+from modeling.errors import JobError
+from workflows.attempts import clear_attempts
+from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
+from workflows.lock import hold_lock
+from workflows.progress import Plan, Progress, Summary
+from workflows.ray_cluster import ensure_ray, fit_to_cluster
+from workflows.stages import StageSpec, check_columns
+from workflows.storage import Folder
+from workflows.worker import Notes, StageCall, StageWorker, encode_row, run_stage_task
+
+__all__ = ["Plan", "QuarantineLimit", "Summary", "check_quarantine", "ensure_ray", "fit_to_cluster", "run_step"]
+
+TASKS_IN_FLIGHT_PER_ACTOR = 2  # one in work, one ready
+ACTOR_START_DEATHS_ALLOWED = 3  # in a row; a stage that cannot start says so by itself, so these are chance
+UNFUSED_CPUS = 0.0001  # Ray counts CPUs in steps of this
+
+logger = logging.getLogger(__name__)
+
+
+def run_step(
+    *,
+    folder: Folder,
+    identity: StepIdentity,
+    shards: Sequence[Shard],
+    stages: Sequence[StageSpec],
+    max_quarantine_share: float,
+    progress: Progress,
+    row_group_rows: int | None = None,
+) -> Manifest:
+    """Runs the shards that are not done yet and returns the totals of all.
+
+    A finished step returns at once, without starting Ray. Killed at any moment, the same call continues. Raises
+    JobError when more than `max_quarantine_share` (a fraction of the rows read) was set aside.
+    """
+    check_columns(stages)
+    ledger = Ledger.open(folder, identity)
+    manifest = ledger.manifest
+    if manifest is not None and not ledger.remaining(shards):
+        progress.say(f"{identity.step}: already complete, {manifest.rows} rows in {folder.uri}")
+        return manifest
+    with hold_lock(folder):
+        remaining = ledger.remaining(shards)
+        if remaining:
+            progress.start(identity.step, total=len(shards), done=len(shards) - len(remaining))
+            try:
+                _run_shards(ledger, shards, remaining, stages, max_quarantine_share, progress, row_group_rows)
+            finally:
+                progress.finish()
+        check_quarantine(ledger, shards, max_quarantine_share)
+        return ledger.finish(shards)
+
+
+def check_quarantine(ledger: Ledger, shards: Sequence[Shard], max_share: float) -> None:
+    """JobError if more than `max_share` of the rows read was set aside, over the shards that are done."""
+    done = ledger.done_ids()
+    totals = ledger.totals([shard for shard in shards if shard.shard_id in done])
+    if totals.quarantined <= max_share * max(totals.rows_read, 1):
+        return
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in list(totals.quarantine_reasons.items())[:5])
+    raise JobError(
+        f"{totals.quarantined} of {totals.rows_read} rows were quarantined, more than max_quarantine_share "
+        f"{max_share:g} allows. Reasons: {reasons}. The rows and what happened to each are in "
+        f"{ledger.folder.path('quarantine')}/. Mend the input and use another output folder, or accept the loss with "
+        "--set max_quarantine_share=... and run the same command again: what is done is kept."
+    )
+
+
+class QuarantineLimit:
+    """Tells as early as possible that the quarantined share cannot come out within the limit."""
+
+    def __init__(self, shards: Sequence[Shard], max_share: float) -> None:
+        rows = [shard.rows_expected for shard in shards]
+        self._rows_expected = None if None in rows else sum(row for row in rows if row is not None)
+        self._max_share, self._quarantined = max_share, 0
+
+    def add(self, quarantined: int) -> bool:
+        """Counts rows; True once the limit is lost, even if every row to come were good."""
+        self._quarantined += quarantined
+        return self._rows_expected is not None and self._quarantined > self._max_share * self._rows_expected
+
+
+def _run_shards(
+    ledger: Ledger,
+    shards: Sequence[Shard],
+    remaining: Sequence[Shard],
+    stages: Sequence[StageSpec],
+    max_share: float,
+    progress: Progress,
+    row_group_rows: int | None,
+) -> None:
+    """Streams the remaining shards through Ray Data until all are committed, or raises what stopped them."""
+    limit = QuarantineLimit(shards, max_share)
+    limit.add(sum(marker["quarantined"] for marker in _markers_of_earlier_runs(ledger, shards, remaining)))
+    clear_attempts(ledger.folder)
+    try:
+        for committed in _stream(ledger.folder, remaining, stages, row_group_rows):
+            if committed["failure"]:
+                _raise_failure(json.loads(committed["failure"]))
+            progress.advance(rows=committed["rows"])
+            if limit.add(committed["quarantined"]):
+                check_quarantine(ledger, shards, max_share)
+    finally:
+        clear_attempts(ledger.folder)
+
+
+def _markers_of_earlier_runs(
+    ledger: Ledger, shards: Sequence[Shard], remaining: Sequence[Shard]
+) -> list[dict[str, Any]]:
+    waiting = {shard.shard_id for shard in remaining}
+    return ledger.markers(shard.shard_id for shard in shards if shard.shard_id not in waiting)
+
+
+def _stream(
+    folder: Folder, shards: Sequence[Shard], stages: Sequence[StageSpec], row_group_rows: int | None
+) -> Iterator[dict[str, Any]]:
+    """One small row of counts for each shard as it is committed."""
+    ensure_ray()
+    import ray
+    import ray.data
+    from ray.exceptions import RayError
+
+    _quiet_ray_data()
+    run_id = uuid.uuid4().hex[:12]
+    empty = pa.table({})
+    blocks = [encode_row(shard, empty, Notes()) for shard in shards]
+    dataset = ray.data.from_arrow(blocks)
+    fitted = fit_to_cluster(stages, ray.cluster_resources(), can_grow="RAY_ADDRESS" in os.environ)
+    for position, spec in enumerate(fitted):
+        call = StageCall(
+            spec.name,
+            position,
+            cpus=stages[position].resources.cpus,
+            spec_pickle=pickle_spec(spec),
+            folder=folder,
+            run_id=run_id,
+            commits=position == len(stages) - 1,
+            row_group_rows=row_group_rows,
+        )
+        dataset = dataset.map_batches(**_stage_arguments(spec, call))
+    try:
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+            yield from batch.to_pylist()
+    except RayError as error:
+        raise JobError(
+            f"Ray stopped the step: {_first_line(error)}. Run the same command again to continue."
+        ) from error
+
+
+def _stage_arguments(spec: StageSpec, call: StageCall) -> dict[str, Any]:
+    """How Ray Data runs one stage."""
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    arguments: dict[str, Any] = {
+        "batch_size": 1,
+        "batch_format": "pyarrow",
+        "zero_copy_batch": True,
+        "num_cpus": spec.resources.cpus,
+    }
+    if spec.resources.gpus:
+        arguments["num_gpus"] = spec.resources.gpus
+    if spec.resources.memory_bytes:
+        arguments["memory"] = spec.resources.memory_bytes
+    if spec.pool is None:
+        # Ray fuses a task into the next operator when both ask for the same resources, which would bind it to the
+        # few workers of a pool. Asking for slightly less prevents that (slightly more would idle the last core).
+        arguments["num_cpus"] -= UNFUSED_CPUS
+        return arguments | {"fn": run_stage_task, "fn_kwargs": {"call": call}, "compute": TaskPoolStrategy()}
+    fewest, most = spec.pool
+    strategy = ActorPoolStrategy(
+        min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT_PER_ACTOR
+    )
+    return arguments | {"fn": StageWorker, "fn_constructor_args": (call,), "compute": strategy}
+
+
+def pickle_spec(spec: StageSpec) -> bytes:
+    """The spec as bytes; cloudpickle, because a factory may be a function made on the fly."""
+    from ray import cloudpickle
+
+    return bytes(cloudpickle.dumps(spec))
+
+
+def _quiet_ray_data() -> None:
+    """Our own progress counts committed shards; Ray's would scroll it away."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = ACTOR_START_DEATHS_ALLOWED
+    context.execution_options.preserve_order = False
+    if not os.environ.get("PSREID_DEBUG"):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _raise_failure(failure: Sequence[str]) -> None:
+    """Raises in the driver what stopped a worker, in its own class and words."""
+    kind, message, trace = failure
+    logger.debug("in the worker:\n%s", trace)
+    error_class = getattr(errors, kind, JobError)
+    raise error_class(message)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:400]
