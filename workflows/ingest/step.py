@@ -1,0 +1,169 @@
+"""`psreid ingest`: sources in, a step folder of frames with persons out."""
+
+import os
+import time
+from collections.abc import Sequence
+
+from modeling.errors import ConfigError
+from workflows.annotate.mot import MotDetections, list_detection_files
+from workflows.annotate.stage import DetectPersons
+from workflows.ingest.config import IngestConfig
+from workflows.ingest.decode import DecodeFrames
+from workflows.ingest.payload import DECODER_VERSION, ImageShard, VideoShard, first_frames, read_payload
+from workflows.ingest.plan import IngestPlan, make_plan
+from workflows.ledger import Ledger, Manifest, Shard, StepIdentity, make_shard_id
+from workflows.progress import Plan, Progress, Summary
+from workflows.runner import run_step
+from workflows.schema import SCHEMA_VERSION
+from workflows.stages import Resources, ShardBatch, StageSpec
+from workflows.storage import Folder
+
+ROW_GROUP_ROWS = 16  # a reader that wants one frame fetches 16
+DECODE_CPUS = 0.8  # decoding waits for storage now and then; also leaves room for the commit on two cores
+MOST_DETECTOR_CPUS = 4  # threads of one detector on the CPU; more do not make it faster
+MOST_DETECTORS = 64
+SAMPLE_FRAMES = 6  # decoded and searched for the expected time of a plan
+START_S = 6.0  # Ray's start and end
+
+
+def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
+    """Runs or continues the ingest and says what came out."""
+    out = Folder(config.out)
+    plan = make_plan(config, progress, cache=out.child("plan"))
+    _check_detections(config, plan.shards)
+    manifest = run_step(
+        folder=out,
+        identity=step_identity(config, plan),
+        shards=plan.shards,
+        stages=build_stages(config),
+        max_quarantine_share=config.max_quarantine_share,
+        progress=progress,
+        row_group_rows=ROW_GROUP_ROWS,
+    )
+    return _summary(out, plan, manifest)
+
+
+def plan_ingest(config: IngestConfig) -> Plan:
+    """What `run_ingest` would do, and how long it should take, measured on a few frames. Writes nothing."""
+    out = Folder(config.out)
+    plan = make_plan(config, Progress())
+    _check_detections(config, plan.shards)
+    remaining = list(plan.shards)
+    if out.exists("step.json"):
+        remaining = Ledger.open(out, step_identity(config, plan)).remaining(plan.shards)
+    frames_left = sum(shard.rows_expected or 0 for shard in remaining)
+    seconds = _seconds_per_frame(config, remaining) * frames_left / (os.cpu_count() or 1)
+    lines: dict[str, int | float | str] = {
+        "videos": plan.num_videos,
+        "images": plan.num_images,
+        "files with faults": plan.num_faulty,
+        "frames": plan.num_frames,
+        "shards": len(plan.shards),
+        "shards already done": len(plan.shards) - len(remaining),
+        "detector": config.detector.detections or config.detector.name,
+    }
+    return Plan(lines, START_S + seconds if remaining else 0.0)
+
+
+def step_identity(config: IngestConfig, plan: IngestPlan) -> StepIdentity:
+    """What makes two ingests the same. The size of shards is in it: another size gives other parts."""
+    kept = config.model_dump(mode="json", exclude={"sources", "out", "max_quarantine_share"})
+    kept["detector"].pop("batch_frames")
+    inputs = dict(plan.inputs)
+    if config.detector.detections is not None:
+        folder, names = list_detection_files(config.detector.detections)
+        inputs["detections"] = make_shard_id([[name, folder.identity(name)] for name in names])
+    version = f"ingest-{DECODER_VERSION}"
+    return StepIdentity("ingest", kept, inputs, code_version=version, schema_version=SCHEMA_VERSION)
+
+
+def build_stages(config: IngestConfig) -> list[StageSpec]:
+    """Decoding, then detection. A detector that holds a model gets a pool of long-lived workers."""
+    decode = StageSpec(
+        DecodeFrames,
+        {"jpeg_quality": config.jpeg_quality, "ir_cameras": config.ir_cameras},
+        Resources(cpus=DECODE_CPUS),
+    )
+    detector = config.detector
+    if detector.detections is None and detector.name == "none":
+        return [decode]
+    holds_model = detector.detections is None and detector.name != "hog"
+    on_gpu = detector.device.startswith("cuda")
+    threads = min(MOST_DETECTOR_CPUS, os.cpu_count() or 1) if holds_model and not on_gpu else DECODE_CPUS
+    detect = StageSpec(
+        DetectPersons,
+        {
+            "config": detector,
+            "min_score": config.min_score,
+            "min_height_px": config.min_height,
+            "min_width_px": config.min_width,
+            "nms_iou": config.nms_iou,
+        },
+        Resources(cpus=threads, gpus=1.0 if holds_model and on_gpu else 0.0),
+        pool=(1, MOST_DETECTORS) if holds_model else None,
+    )
+    return [decode, detect]
+
+
+def _check_detections(config: IngestConfig, shards: Sequence[Shard]) -> None:
+    """Raises before anything runs: a video without a detection file, an infrared camera that does not exist."""
+    contents = [read_payload(shard.payload) for shard in shards]
+    names = {(video.camera_id, video.stem) for video in contents if isinstance(video, VideoShard)}
+    names |= {(file.camera_id, file.stem) for some in contents if isinstance(some, ImageShard) for file in some.files}
+    if config.detector.detections is not None:
+        detections = MotDetections(config.detector.detections)
+        for camera_id, stem in sorted(names):
+            detections.locate(camera_id, stem, 0)
+    cameras = {camera_id for camera_id, _ in names}
+    unknown = sorted(set(config.ir_cameras) - cameras)
+    if unknown and cameras:
+        raise ConfigError(
+            f"ir_cameras names {', '.join(unknown)}, but the sources have only the cameras "
+            f"{', '.join(sorted(cameras)[:12])}. Correct the name."
+        )
+
+
+def _seconds_per_frame(config: IngestConfig, shards: Sequence[Shard]) -> float:
+    """Seconds of one core per frame, from the first frames of the middle shard; 0 where there is none to measure."""
+    candidates = [shard for shard in shards if shard.rows_expected]
+    if not candidates:
+        return 0.0
+    sample = first_frames(candidates[len(candidates) // 2], SAMPLE_FRAMES)
+    stages = [spec.factory(**spec.kwargs) for spec in build_stages(config)]
+    batch = ShardBatch(sample)
+    started = time.monotonic()
+    for stage in stages:
+        batch = stage(batch)
+    return (time.monotonic() - started) / (sample.rows_expected or 1)
+
+
+def _summary(out: Folder, plan: IngestPlan, manifest: Manifest) -> Summary:
+    dropped = sum(manifest.drops.values())
+    details = []
+    if dropped:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.drops.items())
+        details.append(f"detections dropped: {dropped} ({reasons})")
+    if manifest.quarantined:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.quarantine_reasons.items())
+        details.append(
+            f"quarantined: {manifest.quarantined} ({reasons}), each with its reason in {out.path('quarantine')}/"
+        )
+    sources = " and ".join(
+        f"{count} {name if count != 1 else name.removesuffix('s')}"
+        for count, name in ((plan.num_videos, "videos"), (plan.num_images, "images"))
+        if count
+    )
+    return Summary(
+        headline=f"{manifest.rows} frames from {sources} are in {out.uri}.",
+        output=out.uri,
+        figures={
+            "frames": manifest.rows,
+            "videos": plan.num_videos,
+            "images": plan.num_images,
+            "shards": manifest.shards,
+            "detections_dropped": dropped,
+            "quarantined": manifest.quarantined,
+            "seconds_of_work": manifest.seconds,
+        },
+        details=details,
+    )
