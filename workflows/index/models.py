@@ -1,0 +1,39 @@
+"""Models by name, loaded where they are used. The only place in index and search that imports them.
+
+torch, transformers and peft take seconds to import; the driver, which may only have to say that a step is complete,
+never needs them. Each function is picklable and runs in a worker.
+"""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modeling.ps_reid.judge import Judge
+    from modeling.ps_reid.person_encoder import PersonEncoder
+    from modeling.ps_reid.segmenter import Segmenter
+
+
+@lru_cache(maxsize=8)
+def identity_of_model(model: str) -> str:
+    """Changes with the model's weights and config. Read once a process: large weights take seconds to hash."""
+    from modeling.ps_reid.checkpoint import model_identity
+
+    return model_identity(model)
+
+
+def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
+    from modeling.ps_reid import person_encoder
+
+    return person_encoder.load_person_encoder(model, device=device)
+
+
+def load_judge(model: str, *, attention: str | None, threshold: float, device: str, dtype: str) -> "Judge":
+    from modeling.ps_reid.judge import Judge
+
+    return Judge.load(model, attention=attention, threshold=threshold, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def load_segmenter(model: str, *, device: str) -> "Segmenter":
+    from modeling.ps_reid.segmenter import Segmenter
+
+    return Segmenter.load(model, device=device)

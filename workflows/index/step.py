@@ -1,0 +1,111 @@
+"""`psreid index`: the archive once through the person encoder, one shard a part of the frames table."""
+
+import time
+from functools import partial
+
+from modeling.errors import DataError
+from workflows.index.config import IndexConfig
+from workflows.index.encode import EncodePersons
+from workflows.index.frames import frame_ids_of
+from workflows.index.inputs import StepInput, open_step
+from workflows.index.models import identity_of_model, load_person_encoder
+from workflows.index.workers import pool_size
+from workflows.ledger import Shard, StepIdentity, make_shard_id
+from workflows.progress import Plan, Progress, Summary
+from workflows.runner import run_step
+from workflows.schema import SCHEMA_VERSION
+from workflows.stages import Resources, ShardBatch, StageSpec
+from workflows.storage import Folder
+
+CODE_VERSION = "1"  # raised when the same inputs would give other rows
+SAMPLE_FRAMES = 16  # measured by --dry-run
+
+
+def run_index(config: IndexConfig, progress: Progress) -> Summary:
+    """Embeds every person of the archive; continues where an earlier run stopped."""
+    frames = open_frames(config.frames)
+    out = Folder(config.out)
+    manifest = run_step(
+        folder=out,
+        identity=index_identity(config, frames),
+        shards=index_shards(config, frames),
+        stages=[encode_stage(config, frames)],
+        max_quarantine_share=config.max_quarantine_share,
+        progress=progress,
+    )
+    figures = {
+        "frames": frames.manifest.rows,
+        "persons": manifest.rows,
+        "quarantined": manifest.quarantined,
+        "worker_seconds": manifest.seconds,
+    }
+    headline = f"Indexed {manifest.rows} persons of {frames.manifest.rows} frames with {config.model}: {out.uri}"
+    return Summary(headline, out.uri, figures)
+
+
+def plan_index(config: IndexConfig) -> Plan:
+    """What an index run would do; the time is measured on the first frames of the archive."""
+    frames = open_frames(config.frames)
+    shards = index_shards(config, frames)
+    spec = encode_stage(config, frames)
+    num_frames = frames.manifest.rows
+    sample = frame_ids_of(frames.folder, frames.parts[0].name)[:SAMPLE_FRAMES]
+    shard = Shard("sample", {"part": frames.parts[0].name, "frame_ids": sample})
+    stage = spec.factory(**spec.kwargs)
+    stage(ShardBatch(shard))  # the first call pays for what later calls find ready
+    started = time.monotonic()
+    persons = stage(ShardBatch(shard)).table.num_rows
+    seconds_per_frame = (time.monotonic() - started) / len(sample)
+    lines: dict[str, int | float | str] = {
+        "frames": num_frames,
+        "persons": f"about {round(persons / len(sample) * num_frames)}",
+        "shards": len(shards),
+        "workers": spec.pool[0] if spec.pool else 1,
+    }
+    return Plan(lines, expected_s=seconds_per_frame * num_frames / (spec.pool[0] if spec.pool else 1))
+
+
+def open_frames(uri: str) -> StepInput:
+    """The frames to index; DataError when there is none."""
+    frames = open_step(uri, command="ingest")
+    if not frames.parts:
+        raise DataError(
+            f"{frames.folder.uri} holds no frame, so there is nothing to index. Check the sources that were ingested, "
+            f"and what was set aside in {frames.folder.path('quarantine')}."
+        )
+    return frames
+
+
+def index_shards(config: IndexConfig, frames: StepInput) -> list[Shard]:
+    """One shard a part of the frames table."""
+    encoder = identity_of_model(config.model)
+    return [
+        Shard(make_shard_id("index", part.shard_id, encoder), {"part": part.name})
+        for part in frames.parts
+    ]
+
+
+def index_identity(config: IndexConfig, frames: StepInput) -> StepIdentity:
+    return StepIdentity(
+        step="index",
+        config={"model": config.model, "frames": frames.folder.uri},
+        inputs={"frames": frames.digest, "model": identity_of_model(config.model)},
+        code_version=CODE_VERSION,
+        schema_version=SCHEMA_VERSION,
+    )
+
+
+def encode_stage(config: IndexConfig, frames: StepInput) -> StageSpec:
+    device = "cuda" if config.gpus_per_actor else "cpu"
+    return StageSpec(
+        factory=EncodePersons,
+        kwargs={
+            "frames_uri": frames.folder.uri,
+            "load_encoder": partial(load_person_encoder, config.model, device=device),
+            "batch_persons": config.batch_persons,
+        },
+        resources=Resources(cpus=config.cpus_per_actor, gpus=config.gpus_per_actor),
+        pool=pool_size(
+            config.actors, num_shards=len(frames.parts), cpus=config.cpus_per_actor, gpus=config.gpus_per_actor
+        ),
+    )

@@ -1,0 +1,67 @@
+"""What is searched: a finished index, the frames it was made of, and the model that made it."""
+
+from dataclasses import dataclass
+
+from modeling.errors import ConfigError, DataError
+from workflows.index.inputs import StepInput, open_step
+from workflows.index.models import identity_of_model
+from workflows.schema import index_schema, require_table
+from workflows.search.config import SearchConfig
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The inputs of a search besides its queries."""
+
+    index: StepInput
+    frames: StepInput
+    encoder_model: str
+    """Model whose person encoder made the index; queries are embedded by it."""
+
+    @property
+    def num_frames(self) -> int:
+        return self.frames.manifest.rows
+
+    @property
+    def num_persons(self) -> int:
+        return self.index.manifest.rows
+
+
+def open_archive(config: SearchConfig) -> Archive:
+    """Opens index and frames; DataError or ConfigError when one is missing, unfinished, empty or does not fit."""
+    index = open_step(config.index, command="index")
+    if index.step.step != "index":
+        raise DataError(
+            f"{index.folder.uri} is the output of `{index.step.step}`; give the folder that `psreid index` wrote"
+        )
+    frames = open_step(config.frames or str(index.step.config["frames"]), command="ingest")
+    if frames.digest != index.step.inputs["frames"]:
+        raise ConfigError(
+            f"the frames in {frames.folder.uri} are not those that {index.folder.uri} was made of: they have changed "
+            "since, or it is another folder. Index them again into another folder, or give the right one with --frames."
+        )
+    if not frames.parts:
+        raise DataError(f"{frames.folder.uri} holds no frame, so there is nothing to search")
+    _check_persons(config, index)
+    return Archive(index, frames, str(index.step.config["model"]))
+
+
+def check_encoder(archive: Archive) -> None:
+    """ConfigError when the model that made the index is no longer the same: its queries would not compare."""
+    if identity_of_model(archive.encoder_model) != archive.index.step.inputs["model"]:
+        raise ConfigError(
+            f"the model {archive.encoder_model!r} has changed since {archive.index.folder.uri} was made with it. "
+            "Index the frames again into another folder, or put that model back."
+        )
+
+
+def _check_persons(config: SearchConfig, index: StepInput) -> None:
+    if config.recall == "none":
+        return
+    if not index.parts:
+        raise DataError(
+            f"the index {index.folder.uri} holds no person, so there is nothing to recall. Lower the detector's limits "
+            "at ingest (--min-score, --min-height, --min-width), or judge every frame with --recall none."
+        )
+    part = index.parts[0].name
+    require_table(index.folder.read_schema(part), index_schema(1), source=index.folder.path(part))
