@@ -105,12 +105,16 @@ def dice_loss(logits_Phw: Tensor, truth_Phw: Tensor) -> Tensor:
 
 
 def smooth_l1_loss(boxes_P4: Tensor, truth_P4: Tensor, *, beta: float = 0.02) -> Tensor:
-    """Smooth-L1 of box corners, in shares of the frame; quadratic below `beta`, scaled so that a miss of β costs 0.5."""
+    """Smooth-L1 of box corners, in shares of the frame; quadratic below `beta`, where it reaches 0.5."""
+    if not len(boxes_P4):
+        return boxes_P4.sum()  # a batch without positives: 0, where the mean would be NaN
     return F.smooth_l1_loss(boxes_P4, truth_P4, beta=beta) / beta
 
 
 def ciou_loss(boxes_P4: Tensor, truth_P4: Tensor) -> Tensor:
-    """1 - complete IoU (Zheng et al. 2020): overlap, distance of centres, aspect ratio; the mean over boxes."""
+    """1 - complete IoU (Zheng et al. 2020): overlap, distance of centres, aspect ratio; the mean over boxes, 0 for none."""
+    if not len(boxes_P4):
+        return boxes_P4.sum()
     low, high = torch.maximum(boxes_P4[:, :2], truth_P4[:, :2]), torch.minimum(boxes_P4[:, 2:], truth_P4[:, 2:])
     intersection = (high - low).clamp(min=0).prod(1)
     size, true_size = boxes_P4[:, 2:] - boxes_P4[:, :2], truth_P4[:, 2:] - truth_P4[:, :2]

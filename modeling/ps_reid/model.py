@@ -193,7 +193,7 @@ class PsReid(nn.Module):
         start = self.template.longest_query(num_close_up) + num_scene + self.config.close_ups * num_close_up
         positions = start + torch.arange(embeds_QkD.shape[1], device=self.device)
         hidden = run_decisions(self.language.model, embeds_QkD, positions, queries.kv, targets.kv)
-        return self.read_out(hidden[:, :, -1], queries, targets.candidates)
+        return self.read_out(hidden[:, :, -1], queries.metric_QM, targets.candidates)
 
     def decide_joint(self, query: EncodedQueries, tokens: TargetTokens) -> Decisions:
         """One query on every target under the paper's causal attention, its prefix reused: (N, 1) decisions."""
@@ -203,7 +203,7 @@ class PsReid(nn.Module):
         valid = torch.cat([tokens.valid_NT, tokens.valid_NT.new_ones(num_targets, k)], dim=1)
         positions = query.kv.valid_BT.sum(1, keepdim=True) + valid.cumsum(1) - 1
         hidden, _ = run_span(self.language.model, embeds, valid, positions, query.kv)
-        return self.read_out(hidden[:, -1:], query, self.candidates(hidden[:, :-k], tokens))
+        return self.read_out(hidden[:, -1:], query.metric_QM, self.candidates(hidden[:, :-k], tokens))
 
     def question_embeds(self, hint_QD: Tensor) -> Tensor:
         """(Q, k, D): the question's words, the last one carrying the query's hint."""
@@ -213,13 +213,13 @@ class PsReid(nn.Module):
             return embeds
         return torch.cat([embeds[:, :-1], embeds[:, -1:] + self.hint(hint_QD)[:, None]], dim=1)
 
-    def read_out(self, states_NQD: Tensor, queries: EncodedQueries, candidates: Candidates) -> Decisions:
+    def read_out(self, states_NQD: Tensor, metric_QM: Tensor, candidates: Candidates) -> Decisions:
         """Control-token logits and box of every decision state."""
         logits = self.control.logits(states_NQD).float()
         if self.grounding is None:
             assert self.box_head is not None
             return Decisions(states_NQD, logits, self.box_head(states_NQD), None)
-        grounded = self.grounding(states_NQD, queries.metric_QM, candidates, self.metric.scale)
+        grounded = self.grounding(states_NQD, metric_QM, candidates, self.metric.scale)
         seg_row = torch.zeros(3, device=logits.device).index_fill(0, torch.tensor(SEG, device=logits.device), 1.0)
         logits = logits + grounded.evidence_NQ[..., None] * seg_row
         return Decisions(states_NQD, logits, grounded.boxes_NQ4, grounded.logits_NQK)

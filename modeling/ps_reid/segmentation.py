@@ -65,7 +65,7 @@ class SegmentationModule(nn.Module):
     def mask_logits(
         self, embedding_1Ehw: Tensor, prompts_PE: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]
     ) -> Tensor:
-        """Low-resolution mask logits (P, h, w) of one frame; `content_HW` is the frame's share of the square in pixels."""
+        """Low-resolution mask logits (P, h, w) of one frame, which fills `content_HW` pixels of SAM's square."""
         with torch.autocast(prompts_PE.device.type, enabled=False):
             sparse_PTE = prompts_PE[:, None].to(self._dtype)
             if self.prompts_box:

@@ -1,6 +1,6 @@
 """Trains a small PS-ReID whole, from random weights: what published CLIP, LLaVA and SAM weights give the large presets.
 
-One loop, three tasks per step, one optimizer: contrast of queries with person crops, the paper's objective on every
+One loop, three tasks in turn, one optimizer: contrast of queries with person crops, the paper's objective on every
 query × every target (eq. 8), and SAM's promptable segmentation. A checkpoint is written to a new file and renamed, so
 a killed run goes on from the last one; what a step draws depends on its number alone.
 """
@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,9 +47,9 @@ class FoundationPlan:
     targets_per_identity: int = 2
     contrast_identities: int = 64
     pairs_every: int = 2
-    """The paper's objective runs every so many steps, crops every step."""
+    """The paper's objective runs every so many steps; the steps between contrast queries with person crops."""
     sam_every: int = 4
-    """SAM's own task runs every so many steps."""
+    """SAM's own task joins every so many steps."""
     threads: int = 2
     """CPU threads of the computation."""
     checkpoint_s: float = 300.0
@@ -59,11 +59,20 @@ class FoundationPlan:
 class FoundationRun:
     """One run in one folder: starts, or continues from the folder's checkpoint."""
 
-    def __init__(self, folder: Path, config: PsReidConfig, samples: Samples, plan: FoundationPlan) -> None:
-        self._folder, self._plan = folder, plan
+    def __init__(
+        self,
+        folder: Path,
+        config: PsReidConfig,
+        samples: Samples,
+        plan: FoundationPlan,
+        *,
+        start_from: str | None = None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder, self._plan, self._on_step = folder, plan, on_step
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(plan.seed)
-        self.model = self._fresh_model(config, samples)
+        self.model = load_model(start_from) if start_from else _fresh_model(config, samples)
         self._optimizer = torch.optim.AdamW(
             _groups(self.model, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
         )
@@ -86,6 +95,7 @@ class FoundationRun:
         for number, step in self._prefetched():
             figures |= self._train_step(number, step)
             self._step = number + 1
+            self._on_step()
             if self._step % self._plan.log_every == 0:
                 self._log(figures, started)
                 started = time.monotonic()
@@ -113,12 +123,10 @@ class FoundationRun:
             group["lr"] = plan.learning_rate * _schedule(number, plan)
         self._optimizer.zero_grad(set_to_none=True)
         figures: dict[str, float] = {}
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            contrast = crop_contrast(self.model, step.contrast_queries, step.contrast_crops, step.is_same_contrast)
-        contrast.backward()
-        figures["contrast"] = contrast.item()
         if number % plan.pairs_every == 0:
             figures |= self._pairs_backward(step)
+        else:
+            figures["contrast"] = self._contrast_backward(step)
         if number % plan.sam_every == 1 and len(step.sam_boxes):
             figures["sam"] = self._sam_backward(step)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -135,6 +143,12 @@ class FoundationRun:
         total.backward()
         figures = {f.name: getattr(output.terms, f.name).item() for f in fields(output.terms)}
         return figures | _pair_figures(output.decisions.scores_NQ.detach(), step.truth.is_positive_NQ)
+
+    def _contrast_backward(self, step: Step) -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = crop_contrast(self.model, step.contrast_queries, step.contrast_crops, step.is_same_contrast)
+        loss.backward()
+        return loss.item()
 
     def _sam_backward(self, step: Step) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -160,10 +174,6 @@ class FoundationRun:
                 coming = pool.submit(make, number + 1) if number + 1 < self._plan.steps else None
                 yield number, step
 
-    def _fresh_model(self, config: PsReidConfig, samples: Samples) -> PsReid:
-        sentences = [t for t in samples.texts[:20_000] if t] + [config.prompt.system, config.prompt.question]
-        return build_model(config, tokenizer=train_tokenizer(sentences))
-
     def _restore(self) -> int:
         file = self._folder / STATE_FILE
         if not file.exists():
@@ -187,9 +197,10 @@ class FoundationRun:
         logger.info("%s", row)
 
 
-def start_from(run: FoundationRun, model: str) -> None:
-    """Takes over the weights of a trained model of the same config."""
-    run.model.load_state_dict(load_model(model).state_dict())
+def _fresh_model(config: PsReidConfig, samples: Samples) -> PsReid:
+    """Random weights, and a tokenizer learned from the texts."""
+    sentences = [t for t in samples.texts[:20_000] if t] + [config.prompt.system, config.prompt.question]
+    return build_model(config, tokenizer=train_tokenizer(sentences))
 
 
 def _groups(model: PsReid, weight_decay: float) -> list[dict[str, object]]:

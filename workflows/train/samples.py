@@ -60,6 +60,8 @@ def load_samples(
 ) -> Samples:
     """Decodes and scales every frame once. `identities` limits the persons kept; None keeps all that have one.
 
+    Tables hold image, persons, camera_id and archive (a number that tells equal names of several archives apart).
+
     Raises DataError when no person has an identity.
     """
     columns: dict[str, list] = {name: [] for name in Samples.__dataclass_fields__}
@@ -123,8 +125,8 @@ def _add_frame(
         columns["crops"].append(_crop_with_room(image, box))
         columns["boxes"].append(box / np.array([width, height, width, height], dtype=np.float32))
         columns["frame"].append(frame)
-        columns["identity"].append(numbers.setdefault(person["identity"], len(numbers)))
-        columns["camera"].append(cameras.setdefault(row["camera_id"], len(cameras)))
+        columns["identity"].append(numbers.setdefault(f"{row['archive']}/{person['identity']}", len(numbers)))
+        columns["camera"].append(cameras.setdefault(f"{row['archive']}/{row['camera_id']}", len(cameras)))
         columns["texts"].append(person["text"] or "")
 
 
