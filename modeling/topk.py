@@ -19,7 +19,7 @@ from torch import Tensor
 ORDINAL_MASK = 0xFFFFFFFF
 EMPTY_KEY = torch.iinfo(torch.int64).min
 BLOCK_FRAMES = 2048  # frames scored at a time: bounds the (Q, N) block of scores
-BLOCK_BYTES = 64 << 20  # of one float64 score block; queries are split to stay below it
+BLOCK_BYTES = 16 << 20  # of one float64 score block; queries are split to stay below it
 
 
 @dataclass(frozen=True)

@@ -43,5 +43,5 @@ def s3_server(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
     yield s3_process
-    s3_process.stop()
-    s3_process.start()
+    if not s3_process.is_running:
+        s3_process.start()

@@ -33,6 +33,10 @@ class S3Server:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def make_bucket(self, name: str) -> str:
         """A fresh bucket; gives its URI."""
         (self.root / name).mkdir(parents=True)

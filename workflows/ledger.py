@@ -221,10 +221,20 @@ class Ledger:
                 f"{len(missing)} of {len(shards)} shards of {self.folder.uri} are not done (first: "
                 f"{missing[0].shard_id}). Run the same command again to continue."
             )
-        manifest = self.totals(shards)
-        stored = {**asdict(manifest), "parts": [[part.shard_id, part.rows] for part in manifest.parts]}
+        totals = self.totals(shards)
+        self.write_manifest(totals)
+        return totals
+
+    def write_manifest(self, totals: Manifest) -> None:
+        """Declares the step complete, with these totals of all its shards."""
+        stored = {**asdict(totals), "parts": [[part.shard_id, part.rows] for part in totals.parts]}
         self.folder.write_bytes("manifest.json", json.dumps(stored, ensure_ascii=False).encode())
-        return manifest
+
+    def count_quarantined(self, shard_ids: Iterable[str]) -> int:
+        """Rows that these shards set aside; reads the markers only of shards that set any aside."""
+        names = self.folder.list_files("quarantine/")
+        with_rows = {name.removeprefix("quarantine/").removesuffix(".parquet") for name in names}
+        return sum(marker["quarantined"] for marker in self.markers(sorted(with_rows.intersection(shard_ids))))
 
     def read_table(self, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
         """All committed parts as one table, in order of shard id. For small tables: everything is held in memory."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from modeling.errors import ConfigError
+from modeling.errors import ConfigError, JobError
 from workflows.stages import StageSpec
 
 OBJECT_STORE_SHARE = 0.15  # of the machine's memory
@@ -37,19 +37,23 @@ def ensure_ray(num_cpus: int | None = None) -> None:
 
     if ray.is_initialized():
         return
-    level = logging.INFO if debug else logging.ERROR
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address=os.environ["RAY_ADDRESS"], logging_level=level, log_to_driver=debug)
-        return
-    with _stderr_closed() if not debug else nullcontext():
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=_object_store_bytes(),
-            include_dashboard=bool(os.environ.get("PSREID_RAY_DASHBOARD")),
-            logging_level=level,
-            log_to_driver=debug,
-        )
+    address = os.environ.get("RAY_ADDRESS")
+    shared = {"logging_level": logging.INFO if debug else logging.ERROR, "log_to_driver": debug}
+    try:
+        if address:
+            ray.init(address=address, **shared)
+            return
+        with _stderr_closed() if not debug else nullcontext():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_object_store_bytes(),
+                include_dashboard=bool(os.environ.get("PSREID_RAY_DASHBOARD")),
+                **shared,
+            )
+    except Exception as error:
+        where = f"no cluster answers at RAY_ADDRESS={address}" if address else "a local Ray did not start"
+        raise JobError(f"{where}: {type(error).__name__}: {error}. `psreid doctor` looks for the cause.") from error
 
 
 def fit_to_cluster(
@@ -91,6 +95,7 @@ def _set_environment(*, quiet: bool) -> None:
     """Settings that Ray reads from the environment when it is imported; a person's own values win."""
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's own 15 starves a step wherever anything else runs
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Ray Data lets a fast stage run ahead until half its memory budget is used. This bounds it from the first
         # shard on, so that memory does not grow with the archive.

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ __all__ = ["Plan", "QuarantineLimit", "Summary", "check_quarantine", "ensure_ray
 
 TASKS_IN_FLIGHT_PER_ACTOR = 2  # one in work, one ready
 ACTOR_START_DEATHS_ALLOWED = 3  # in a row; a stage that cannot start says so by itself, so these are chance
+NO_PROGRESS_S = 4 * 3600.0  # after which Ray gives the run up; one slow shard of a large model must not look stuck
 UNFUSED_CPUS = 0.0001  # Ray counts CPUs in steps of this
 
 logger = logging.getLogger(__name__)
@@ -63,21 +65,21 @@ def run_step(
                 _run_shards(ledger, shards, remaining, stages, max_quarantine_share, progress, row_group_rows)
             finally:
                 progress.finish()
-        check_quarantine(ledger, shards, max_quarantine_share)
-        return ledger.finish(shards)
+        totals = ledger.totals(shards)
+        check_quarantine(totals, folder, max_quarantine_share)
+        ledger.write_manifest(totals)
+        return totals
 
 
-def check_quarantine(ledger: Ledger, shards: Sequence[Shard], max_share: float) -> None:
-    """JobError if more than `max_share` of the rows read was set aside, over the shards that are done."""
-    done = ledger.done_ids()
-    totals = ledger.totals([shard for shard in shards if shard.shard_id in done])
+def check_quarantine(totals: Manifest, folder: Folder, max_share: float) -> None:
+    """JobError if more than `max_share` of the rows read was set aside."""
     if totals.quarantined <= max_share * max(totals.rows_read, 1):
         return
     reasons = ", ".join(f"{reason} ({count})" for reason, count in list(totals.quarantine_reasons.items())[:5])
     raise JobError(
         f"{totals.quarantined} of {totals.rows_read} rows were quarantined, more than max_quarantine_share "
         f"{max_share:g} allows. Reasons: {reasons}. The rows and what happened to each are in "
-        f"{ledger.folder.path('quarantine')}/. Mend the input and use another output folder, or accept the loss with "
+        f"{folder.path('quarantine')}/. Mend the input and use another output folder, or accept the loss with "
         "--set max_quarantine_share=... and run the same command again: what is done is kept."
     )
 
@@ -107,40 +109,44 @@ def _run_shards(
 ) -> None:
     """Streams the remaining shards through Ray Data until all are committed, or raises what stopped them."""
     limit = QuarantineLimit(shards, max_share)
-    limit.add(sum(marker["quarantined"] for marker in _markers_of_earlier_runs(ledger, shards, remaining)))
+    waiting = {shard.shard_id for shard in remaining}
+    done = [shard.shard_id for shard in shards if shard.shard_id not in waiting]
+    limit.add(ledger.count_quarantined(done))
     clear_attempts(ledger.folder)
     try:
-        for committed in _stream(ledger.folder, remaining, stages, row_group_rows):
-            if committed["failure"]:
-                _raise_failure(json.loads(committed["failure"]))
-            progress.advance(rows=committed["rows"])
-            if limit.add(committed["quarantined"]):
-                check_quarantine(ledger, shards, max_share)
+        with closing(_stream(ledger.folder, remaining, stages, row_group_rows)) as stream:
+            for committed in stream:
+                if committed["failure"]:
+                    _raise_failure(json.loads(committed["failure"]))
+                progress.advance(rows=committed["rows"])
+                waiting.discard(committed["shard_id"])
+                if limit.add(committed["quarantined"]):
+                    so_far = [shard for shard in shards if shard.shard_id not in waiting]
+                    check_quarantine(ledger.totals(so_far), ledger.folder, max_share)
     finally:
         clear_attempts(ledger.folder)
-
-
-def _markers_of_earlier_runs(
-    ledger: Ledger, shards: Sequence[Shard], remaining: Sequence[Shard]
-) -> list[dict[str, Any]]:
-    waiting = {shard.shard_id for shard in remaining}
-    return ledger.markers(shard.shard_id for shard in shards if shard.shard_id not in waiting)
+    if waiting:
+        raise JobError(
+            f"{len(waiting)} of {len(shards)} shards of {ledger.folder.uri} were not done (first: {min(waiting)}). "
+            "Run the same command again to continue."
+        )
 
 
 def _stream(
     folder: Folder, shards: Sequence[Shard], stages: Sequence[StageSpec], row_group_rows: int | None
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """One small row of counts for each shard as it is committed."""
     ensure_ray()
     import ray
     import ray.data
+    from ray.data.exceptions import ExecutionTimeoutError, SystemException
     from ray.exceptions import RayError
 
-    _quiet_ray_data()
+    _set_up_ray_data()
     run_id = uuid.uuid4().hex[:12]
-    empty = pa.table({})
-    blocks = [encode_row(shard, empty, Notes()) for shard in shards]
-    dataset = ray.data.from_arrow(blocks)
+    # A block per shard. Plain rows, because from_arrow would start a task for each block.
+    rows = [encode_row(shard, pa.table({}), Notes()).to_pylist()[0] for shard in shards]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     fitted = fit_to_cluster(stages, ray.cluster_resources(), can_grow="RAY_ADDRESS" in os.environ)
     for position, spec in enumerate(fitted):
         call = StageCall(
@@ -153,17 +159,17 @@ def _stream(
             commits=position == len(stages) - 1,
             row_group_rows=row_group_rows,
         )
-        dataset = dataset.map_batches(**_stage_arguments(spec, call))
+        dataset = dataset.map_batches(**_stage_arguments(spec, call, num_shards=len(shards)))
     try:
         for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
             yield from batch.to_pylist()
-    except RayError as error:
+    except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise JobError(
             f"Ray stopped the step: {_first_line(error)}. Run the same command again to continue."
         ) from error
 
 
-def _stage_arguments(spec: StageSpec, call: StageCall) -> dict[str, Any]:
+def _stage_arguments(spec: StageSpec, call: StageCall, *, num_shards: int) -> dict[str, Any]:
     """How Ray Data runs one stage."""
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -182,7 +188,7 @@ def _stage_arguments(spec: StageSpec, call: StageCall) -> dict[str, Any]:
         # few workers of a pool. Asking for slightly less prevents that (slightly more would idle the last core).
         arguments["num_cpus"] -= UNFUSED_CPUS
         return arguments | {"fn": run_stage_task, "fn_kwargs": {"call": call}, "compute": TaskPoolStrategy()}
-    fewest, most = spec.pool
+    fewest, most = (min(size, num_shards) for size in spec.pool)
     strategy = ActorPoolStrategy(
         min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT_PER_ACTOR
     )
@@ -196,14 +202,15 @@ def pickle_spec(spec: StageSpec) -> bytes:
     return bytes(cloudpickle.dumps(spec))
 
 
-def _quiet_ray_data() -> None:
-    """Our own progress counts committed shards; Ray's would scroll it away."""
+def _set_up_ray_data() -> None:
+    """Silences Ray's own progress (ours counts committed shards) and sets what it tolerates."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = ACTOR_START_DEATHS_ALLOWED
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.execution_options.preserve_order = False
     if not os.environ.get("PSREID_DEBUG"):
         logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -171,7 +171,8 @@ class Folder:
             source: Any = self._range_reader(name) if self.is_remote else self.path(name)
             if not self.is_remote and not Path(source).is_file():
                 raise DataError(f"there is no file {source}. Check the path, or run the step that makes it.")
-            return pq.read_table(source, columns=list(columns) if columns is not None else None, filters=filters)
+            chosen = list(columns) if columns is not None else None
+            return pq.read_table(source, columns=chosen, filters=filters, partitioning=None)
         except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowTypeError) as error:
             raise DataError(f"{self.path(name)} cannot be read as a Parquet table: {error}") from error
 

@@ -3,19 +3,20 @@
 A pair's sequence is  query span · target span · decision span  (`prompt.py`). Two modes of attention:
 
 - joint: the paper's causal attention. The query span sees nothing behind it, so its keys and values are computed once
-  per query; target and decision spans are then run on top of them (`run_span` with `prefix`).
+  per query; target and decision spans are then run on top of them (`run_spans` with `prefix`).
 - separated: the target span does not see the query span, so its keys and values too are computed once per target. A
   pair then costs only its decision tokens (`run_decisions`), which attend to both and to themselves.
 
 Both equal a plain forward of the same LlamaModel under the same mask; no weights are copied or changed, so LoRA modules
 that peft put in place are simply called. It knows nothing of images, prompts or losses.
 
-Shapes: B spans, Q queries, N targets, T tokens of a span, P tokens of its prefix, k tokens of a decision, D width,
-H heads, G heads per key-value head, d width of a head.
+Shapes: B spans, Q queries, N targets, T tokens of a span, L valid tokens of all spans together, P tokens of the prefix,
+k tokens of a decision, D width, H heads, G heads per key-value head, d width of a head.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class SpanKV:
     """One (B, H / G, T, d) per layer."""
     values: Sequence[Tensor]
     valid_BT: Tensor
-    """False where a span is padded."""
+    """False where a span is padded, at its end or between its parts."""
 
     @property
     def num_bytes(self) -> int:
@@ -41,11 +42,6 @@ class SpanKV:
     def select(self, rows: Tensor | slice) -> "SpanKV":
         """The chosen spans; a slice shares memory, an index tensor copies."""
         return SpanKV([k[rows] for k in self.keys], [v[rows] for v in self.values], self.valid_BT[rows])
-
-    def trimmed(self, num_tokens: int) -> "SpanKV":
-        """The first `num_tokens` positions of every span."""
-        keys = [k[:, :, :num_tokens] for k in self.keys]
-        return SpanKV(keys, [v[:, :, :num_tokens] for v in self.values], self.valid_BT[:, :num_tokens])
 
 
 def stack_spans(spans: Sequence[SpanKV]) -> SpanKV:
@@ -63,66 +59,92 @@ def stack_spans(spans: Sequence[SpanKV]) -> SpanKV:
     )
 
 
-def run_span(
+def run_spans(
     model: LlamaModel, embeds_BTD: Tensor, valid_BT: Tensor, positions_BT: Tensor, prefix: SpanKV | None = None
 ) -> tuple[Tensor, SpanKV]:
     """Final hidden states (B, T, D) of causal spans, and their keys and values (the prefix not included).
 
-    `prefix` holds one span for all, or one for each. Every span must begin with a valid token.
+    `prefix` is one span without padding, seen by all. Padding costs nothing but the room for its zeros: the valid
+    tokens of all spans go through the layers side by side, only attention is done span by span.
     """
-    rotation = model.rotary_emb(embeds_BTD, position_ids=positions_BT)
-    mask_B1TS = _causal_mask(valid_BT, prefix)
-    hidden, keys, values = embeds_BTD, [], []
+    runs = _runs_of_equal_length(valid_BT)
+    rotation = model.rotary_emb(embeds_BTD, position_ids=positions_BT[valid_BT][None])
+    hidden_1LD, keys, values = embeds_BTD[valid_BT][None], [], []
     for i, layer in enumerate(model.layers):
-        query, key, value = _project(layer, hidden, rotation)
-        keys.append(key)
-        values.append(value)
-        if prefix is not None:
-            key = torch.cat([prefix.keys[i].expand(key.shape[0], -1, -1, -1), key], dim=2)
-            value = torch.cat([prefix.values[i].expand(value.shape[0], -1, -1, -1), value], dim=2)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B1TS, enable_gqa=True)
-        hidden = _finish_layer(layer, hidden, attended.transpose(1, 2).flatten(2))
-    return model.norm(hidden), SpanKV(keys, values, valid_BT)
+        query, key, value = _project(layer, hidden_1LD, rotation)
+        keys.append(_unpacked(key, valid_BT))
+        values.append(_unpacked(value, valid_BT))
+        shared = None if prefix is None else (prefix.keys[i], prefix.values[i])
+        hidden_1LD = _finish_layer(layer, hidden_1LD, _attend_causally(runs, query, key, value, shared))
+    states_LD = model.norm(hidden_1LD)[0]
+    hidden_BTD = states_LD.new_zeros(*valid_BT.shape, states_LD.shape[-1]).index_put((valid_BT,), states_LD)
+    return hidden_BTD, SpanKV(keys, values, valid_BT)
 
 
 def run_decisions(
     model: LlamaModel, embeds_QkD: Tensor, positions_k: Tensor, queries: SpanKV, targets: SpanKV
 ) -> Tensor:
-    """Final hidden states (N, Q, k, D) of the decision spans of every query with every target, in separated mode.
+    """Final state (N, Q, D) of the decision span's last token, of every query with every target (separated mode).
 
     Attention over the three key sets (query's, target's, own) is computed apart and merged by their log-sum-exp, so the
-    shared keys and values are read once per matrix product and never copied per pair.
+    shared keys and values are read once per matrix product and never copied per pair. What no target has been seen in
+    (the first layer's projections) is computed once per query, what nobody reads (the last layer of all tokens but the
+    last) not at all.
     """
     num_targets, (num_queries, k, _) = targets.valid_BT.shape[0], embeds_QkD.shape
-    cos, sin = model.rotary_emb(embeds_QkD, position_ids=positions_k[None])
+    rotation = model.rotary_emb(embeds_QkD, position_ids=positions_k[None])
     causal_kk = torch.ones(k, k, dtype=torch.bool, device=embeds_QkD.device).tril()
-    hidden = embeds_QkD.expand(num_targets, -1, -1, -1)
+    query_padding, target_padding = _padding(queries.valid_BT), _padding(targets.valid_BT)
+    hidden = embeds_QkD[None]  # (n, Q, k, D), n being 1 until targets have been seen, then N
     for i, layer in enumerate(model.layers):
-        flat = hidden.flatten(0, 1)
-        query, key, value = _project(layer, flat, (cos, sin))
+        query, key, value = _project(layer, hidden.flatten(0, 1), rotation)
+        if i + 1 == len(model.layers):
+            query, hidden, causal_kk = query[:, :, -1:], hidden[:, :, -1:], causal_kk[-1:]
         kv_heads, scale = key.shape[1], query.shape[-1] ** -0.5
-        # (N, Q, KV heads, G, k, d)
-        grid = (query * scale).unflatten(1, (kv_heads, -1)).unflatten(0, (num_targets, num_queries))
-        own_key, own_value = (t.unflatten(0, (num_targets, num_queries)).unsqueeze(3) for t in (key, value))
+        # (n, Q, KV heads, G, k, d)
+        grid = (query * scale).unflatten(1, (kv_heads, -1)).unflatten(0, (-1, num_queries))
+        own_key, own_value = (t.unflatten(0, (-1, num_queries)).unsqueeze(3) for t in (key, value))
+        for_all = grid.expand(num_targets, *grid.shape[1:])
         parts = [
-            _attend_shared(grid, queries.keys[i], queries.values[i], queries.valid_BT, axis=1),
-            _attend_shared(grid, targets.keys[i], targets.values[i], targets.valid_BT, axis=0),
-            _attend(grid, own_key, own_value, causal_kk),
+            _attend_shared(for_all, targets.keys[i], targets.values[i], target_padding, axis=0),
+            _attend_shared(grid, queries.keys[i], queries.values[i], query_padding, axis=1),
+            _attend(grid, own_key, own_value, ~causal_kk),
         ]
         attended = _merge(parts).to(value.dtype).flatten(2, 3).transpose(2, 3).flatten(3)  # (N, Q, k, H * d)
         hidden = _finish_layer(layer, hidden, attended)
-    return model.norm(hidden)
+    return model.norm(hidden[:, :, -1])
 
 
-def _causal_mask(valid_BT: Tensor, prefix: SpanKV | None) -> Tensor:
-    """(B, 1, T, P + T) booleans: which keys each token may see."""
-    num_spans, num_tokens = valid_BT.shape
-    causal_TT = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=valid_BT.device).tril()
-    own = causal_TT & valid_BT[:, None, :]
-    if prefix is None:
-        return own[:, None]
-    seen = prefix.valid_BT[:, None, :].expand(num_spans, num_tokens, -1)
-    return torch.cat([seen, own], dim=2)[:, None]
+def _runs_of_equal_length(valid_BT: Tensor) -> list[tuple[int, int]]:
+    """(number of spans, their length) of each run of neighbouring spans with equally many valid tokens."""
+    return [(len(list(run)), length) for length, run in groupby(valid_BT.sum(1).tolist())]
+
+
+def _unpacked(packed_1HLd: Tensor, valid_BT: Tensor) -> Tensor:
+    """Keys or values of the valid tokens as (B, H, T, d), zeros at the padding."""
+    _, heads, _, d = packed_1HLd.shape
+    padded_BTHd = packed_1HLd.new_zeros(*valid_BT.shape, heads, d)
+    return padded_BTHd.index_put((valid_BT,), packed_1HLd[0].transpose(0, 1)).transpose(1, 2).contiguous()
+
+
+def _attend_causally(
+    runs: Sequence[tuple[int, int]], query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """(1, L, H * d): causal attention within each span, and to the prefix's keys and values if there is one."""
+    sizes = [count * length for count, length in runs]
+    pieces = []
+    for (count, length), *packed in zip(
+        runs, query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True
+    ):
+        q, k, v = (t[0].unflatten(1, (count, length)).transpose(0, 1) for t in packed)  # (spans, heads, T, d)
+        mask = None
+        if prefix is not None:
+            k, v = (torch.cat([p.expand(count, -1, -1, -1), own], dim=2) for p, own in zip(prefix, (k, v), strict=True))
+            num_seen = k.shape[2]
+            mask = torch.ones(length, num_seen, dtype=torch.bool, device=k.device).tril(num_seen - length)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        pieces.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
+    return torch.cat(pieces)[None]
 
 
 def _project(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,32 +166,42 @@ def _finish_layer(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def _attend_shared(grid: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
+def _padding(valid_BT: Tensor) -> Tensor | None:
+    """(B, 1, 1, T), True at padding; None where there is none."""
+    return None if valid_BT.all() else ~valid_BT[:, None, None, :]
+
+
+def _attend_shared(
+    grid: Tensor, key: Tensor, value: Tensor, hidden_keys: Tensor | None, *, axis: int
+) -> tuple[Tensor, Tensor]:
     """Attention of a (N, Q, ...) grid to keys that belong to its targets (axis 0) or its queries (axis 1)."""
     owner_first = grid.movedim(axis, 0)  # (owner, other, KV heads, G, k, d)
-    others, groups, k = owner_first.shape[1], *owner_first.shape[3:5]
+    others, _, groups, k, _ = owner_first.shape[1:]
     folded = owner_first.permute(0, 2, 1, 3, 4, 5).flatten(2, 4)  # (owner, KV heads, other * G * k, d)
-    out, lse = _attend(folded, key, value, valid[:, None, None, :])
+    out, lse = _attend(folded, key, value, hidden_keys)
     out = out.unflatten(2, (others, groups, k)).permute(0, 2, 1, 3, 4, 5).movedim(0, axis)
     lse = lse.unflatten(2, (others, groups, k)).permute(0, 2, 1, 3, 4).movedim(0, axis)
     return out, lse
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _attend(query: Tensor, key: Tensor, value: Tensor, hidden_keys: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention output and the log-sum-exp of its scores, in float32; `query` is already scaled.
 
-    Kept out of autocast: these products are narrow, and casting them costs more than it saves.
+    The log-sum-exp is read off the largest score and its weight: softmax is one pass over the scores, a second
+    exponential would double its cost. Kept out of autocast: these products are narrow, casting them costs more.
     """
     with torch.autocast(query.device.type, enabled=False):
-        scores = (query.float() @ key.float().transpose(-1, -2)).masked_fill(~mask, float("-inf"))
-        lse = scores.logsumexp(-1)
-        weights = (scores - lse.clamp(min=torch.finfo(scores.dtype).min)[..., None]).exp()
-        return weights @ value.float(), lse
+        scores = query.float() @ key.float().transpose(-1, -2)
+        if hidden_keys is not None:
+            scores = scores.masked_fill_(hidden_keys, float("-inf"))
+        weights = scores.softmax(-1)
+        return weights @ value.float(), scores.amax(-1) - weights.amax(-1).log()
 
 
 def _merge(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The attention over all parts' keys together, from each part's own attention."""
-    share = torch.stack([lse for _, lse in parts]).softmax(0)
-    return sum(
-        (out * w[..., None].to(out.dtype) for (out, _), w in zip(parts, share, strict=True)), start=0.0 * parts[0][0]
-    )
+    """The attention over all parts' keys together, from each part's own; parts broadcast over targets."""
+    shares = torch.stack(torch.broadcast_tensors(*(lse for _, lse in parts))).softmax(0)[..., None]
+    total = parts[0][0] * shares[0]
+    for (out, _), share in zip(parts[1:], shares[1:], strict=True):
+        total = torch.addcmul(total, out, share)
+    return total

@@ -9,6 +9,7 @@ sam.safetensors       likewise
 
 import hashlib
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -54,12 +55,11 @@ def save_model(model: PsReid, folder: Path, *, dtype: torch.dtype = torch.float3
         _save_llama(model, folder / "llama", dtype)
     if config.segmentation.source is None:
         assert config.segmentation.sam is not None
-        save_sam(model.segmentation.sam.to(dtype), config.segmentation.sam, folder / "sam.safetensors")
-        model.segmentation.sam.float()
+        save_sam(deepcopy(model.segmentation.sam).to(dtype), config.segmentation.sam, folder / "sam.safetensors")
     lora_config(config.language).save_pretrained(str(folder / "lora"))
     lora = get_peft_model_state_dict(model.language)
-    save_file({k: v.to(dtype).contiguous() for k, v in lora.items()}, folder / "lora" / _LORA_FILE)
-    save_file({k: v.to(dtype).contiguous() for k, v in _own_state(model).items()}, folder / _PARTS_FILE)
+    save_file(_stored(lora, dtype), folder / "lora" / _LORA_FILE)
+    save_file(_stored(_own_state(model), dtype), folder / _PARTS_FILE)
     (folder / _CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
 
 
@@ -72,7 +72,7 @@ def load_model(model: str, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     set_peft_model_state_dict(built.language, lora)
     built.config = config
     _load_own(built, _read_tensors(folder / _PARTS_FILE), str(folder / _PARTS_FILE))
-    return built.to(device).to(dtype).eval()
+    return built.to(device=device, dtype=dtype).eval()
 
 
 def load_segmentation(model: str, *, device: str = "cpu") -> SegmentationModule:
@@ -105,6 +105,11 @@ def _own_state(model: PsReid) -> dict[str, Tensor]:
     }
 
 
+def _stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors as the file keeps them; counters stay whole numbers."""
+    return {k: (v.to(dtype) if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+
+
 def _load_own(model: PsReid, tensors: dict[str, Tensor], source: str) -> None:
     expected = set(_own_state(model))
     if missing := sorted(expected - set(tensors)) + sorted(set(tensors) - expected):
@@ -117,8 +122,7 @@ def _load_own(model: PsReid, tensors: dict[str, Tensor], source: str) -> None:
 
 def _save_clip(model: PsReid, folder: Path, dtype: torch.dtype) -> None:
     tower = model.vision.model
-    tower.to(dtype).save_pretrained(folder)
-    tower.float()
+    deepcopy(tower).to(dtype).save_pretrained(folder)
     mean, std = model.vision.config.image_mean, model.vision.config.image_std
     CLIPImageProcessor(image_mean=list(mean), image_std=list(std)).save_pretrained(folder)
 

@@ -17,14 +17,31 @@ from torch import Tensor, nn
 NUM_STRIPES = 4
 
 
+class Neck(nn.BatchNorm1d):
+    """Takes off what all vectors share, so that cosines tell persons apart (the batch-norm neck of re-identification).
+
+    Fewer than two rows are normalised by the running statistics, in training too.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False)
+
+    def forward(self, vectors_BM: Tensor) -> Tensor:
+        if self.training and len(vectors_BM) < 2:
+            return F.batch_norm(vectors_BM.float(), self.running_mean, self.running_var)
+        return super().forward(vectors_BM.float())
+
+
 class Metric(nn.Module):
     """Person crops and queries as unit vectors of one space."""
 
     def __init__(self, vision_dim: int, language_dim: int, metric_dim: int) -> None:
         super().__init__()
         self.person = nn.Linear(vision_dim * NUM_STRIPES, metric_dim)
+        self.person_neck = Neck(metric_dim)
         self.query = nn.Linear(language_dim, metric_dim)
-        self.log_scale = nn.Parameter(torch.tensor(2.7))
+        self.query_neck = Neck(metric_dim)
+        self.log_scale = nn.Parameter(torch.tensor(2.3))
 
     @property
     def scale(self) -> Tensor:
@@ -33,17 +50,17 @@ class Metric(nn.Module):
 
     def embed_person(self, features_BVW: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, M) unit vectors of crops, from their visual tokens pooled in horizontal stripes (head to feet)."""
-        return F.normalize(self._person(features_BVW, grid).float(), dim=-1)
+        map_BWhw = features_BVW.transpose(1, 2).unflatten(2, grid)
+        stripes_BWS = F.adaptive_avg_pool2d(map_BWhw, (NUM_STRIPES, 1)).squeeze(-1)
+        return F.normalize(self.person_neck(self.person(stripes_BWS.flatten(1))), dim=-1)
 
     def embed_query(self, qry_BD: Tensor, features_BVW: Tensor, has_image_B: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, M) unit vectors of queries: what [QRY] read, added to the picture's own vector where there is one."""
-        picture = F.normalize(self._person(features_BVW, grid).float(), dim=-1) * has_image_B[:, None]
-        return F.normalize(picture + self.query(qry_BD).float(), dim=-1)
-
-    def _person(self, features_BVW: Tensor, grid: tuple[int, int]) -> Tensor:
-        map_BWhw = features_BVW.transpose(1, 2).unflatten(2, grid)
-        stripes_BWS = F.adaptive_avg_pool2d(map_BWhw, (NUM_STRIPES, 1)).squeeze(-1)
-        return self.person(stripes_BWS.flatten(1))
+        read_BM = F.normalize(self.query_neck(self.query(qry_BD)), dim=-1)
+        if not has_image_B.any():
+            return read_BM
+        picture = self.embed_person(features_BVW[has_image_B], grid)
+        return F.normalize(read_BM.index_add(0, has_image_B.nonzero()[:, 0], picture), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,8 @@ class Grounding(nn.Module):
     def forward(self, decision_NQD: Tensor, query_QM: Tensor, candidates: Candidates, scale: Tensor) -> Grounded:
         """Every query with every target. `decision_NQD` are the states that predict [SEG] or [REJ]."""
         num_close_ups = candidates.close_ups_NCM.shape[1]
-        cosine_NQC = torch.einsum("qm,ncm->nqc", query_QM, candidates.close_ups_NCM)
+        with torch.autocast(query_QM.device.type, enabled=False):
+            cosine_NQC = torch.einsum("qm,ncm->nqc", query_QM.float(), candidates.close_ups_NCM.float())
         keys = self.place(candidates.states_NKD)
         logits = (self.pointer(decision_NQD) @ keys.transpose(1, 2)).float() * keys.shape[-1] ** -0.5
         metric_NQK = F.pad(cosine_NQC * scale, (0, logits.shape[-1] - num_close_ups))

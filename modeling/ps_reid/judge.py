@@ -27,6 +27,7 @@ from modeling.types import MaskPrompt, PairDecision, QueryInput, TargetInput
 
 TARGETS_PER_BATCH = 8
 QUERIES_PER_GRID = 256
+BANKS_KEPT = 4
 GRID_SHARE = 0.5
 """A block of targets is judged as a full grid of its queries when at least this share of the grid is asked for."""
 
@@ -60,7 +61,7 @@ class Judge:
         self.threshold = threshold
         self._dtype = DTYPES[dtype]
         self._processor = Processor(model.config, model.vision, model.template)
-        self._banks: OrderedDict[tuple[str, ...], EncodedQueries] = OrderedDict()
+        self._banks: OrderedDict[tuple[int, ...], tuple[list[EncodedQuery], EncodedQueries]] = OrderedDict()
 
     @classmethod
     def load(
@@ -89,17 +90,16 @@ class Judge:
         Raises DataError for a pair that names an unknown query or target.
         """
         _check_pairs(queries, len(targets), pairs)
+        asked: dict[int, list[tuple[int, str]]] = {}
+        for i, (query_id, target) in enumerate(pairs):
+            asked.setdefault(target, []).append((i, query_id))
+        alike = sorted(asked, key=lambda target: min(len(targets[target].boxes_xyxy_px), self.model.config.close_ups))
         results: dict[int, PairDecision] = {}
         with torch.inference_mode(), self._precision():
-            for start in range(0, len(targets), TARGETS_PER_BATCH):
-                block = targets[start : start + TARGETS_PER_BATCH]
-                wanted = [
-                    (i, query_id, target - start)
-                    for i, (query_id, target) in enumerate(pairs)
-                    if start <= target < start + len(block)
-                ]
-                if wanted:
-                    results |= self._judge_block(queries, block, wanted)
+            for start in range(0, len(alike), TARGETS_PER_BATCH):
+                block = alike[start : start + TARGETS_PER_BATCH]
+                wanted = [(i, query_id, row) for row, target in enumerate(block) for i, query_id in asked[target]]
+                results |= self._judge_block(queries, [targets[target] for target in block], wanted)
         return [results[i] for i in range(len(pairs))]
 
     def _judge_block(
@@ -162,13 +162,18 @@ class Judge:
         return results
 
     def _bank(self, queries: Mapping[str, EncodedQuery], ids: tuple[str, ...]) -> EncodedQueries:
-        """The queries stacked; the last few stacks are kept, since neighbouring frames ask for the same queries."""
-        if ids not in self._banks:
-            self._banks[ids] = stack_queries([queries[i].encoded for i in ids])
-            if len(self._banks) > 4:
+        """The queries stacked; the last few stacks are kept, since neighbouring frames ask for the same queries.
+
+        A stack is known by its encodings, not by their names: another query may take over a name.
+        """
+        chosen = [queries[i] for i in ids]
+        key = tuple(map(id, chosen))  # stays theirs while the stack holds on to them
+        if key not in self._banks:
+            self._banks[key] = chosen, stack_queries([query.encoded for query in chosen])
+            if len(self._banks) > BANKS_KEPT:
                 self._banks.popitem(last=False)
-        self._banks.move_to_end(ids)
-        return self._banks[ids]
+        self._banks.move_to_end(key)
+        return self._banks[key][1]
 
     def _precision(self) -> AbstractContextManager[object]:
         if self._dtype == torch.float32:

@@ -105,14 +105,14 @@ def dice_loss(logits_Phw: Tensor, truth_Phw: Tensor) -> Tensor:
 
 
 def smooth_l1_loss(boxes_P4: Tensor, truth_P4: Tensor, *, beta: float = 0.02) -> Tensor:
-    """Smooth-L1 of box corners, in shares of the frame; quadratic below `beta`, where it reaches 0.5."""
+    """Smooth-L1 of box corners, in shares of the frame; quadratic below `beta`."""
     if not len(boxes_P4):
         return boxes_P4.sum()  # a batch without positives: 0, where the mean would be NaN
-    return F.smooth_l1_loss(boxes_P4, truth_P4, beta=beta) / beta
+    return F.smooth_l1_loss(boxes_P4, truth_P4, beta=beta)
 
 
 def ciou_loss(boxes_P4: Tensor, truth_P4: Tensor) -> Tensor:
-    """1 - complete IoU (Zheng et al. 2020): overlap, distance of centres, aspect ratio; the mean over boxes, 0 for none."""
+    """1 - complete IoU (Zheng et al. 2020): overlap, distance of centres, aspect ratio; the mean, 0 for no box."""
     if not len(boxes_P4):
         return boxes_P4.sum()
     low, high = torch.maximum(boxes_P4[:, :2], truth_P4[:, :2]), torch.minimum(boxes_P4[:, 2:], truth_P4[:, 2:])
@@ -134,8 +134,9 @@ def ciou_loss(boxes_P4: Tensor, truth_P4: Tensor) -> Tensor:
 
 def metric_loss(query_QM: Tensor, person_BM: Tensor, is_same_QB: Tensor, scale: Tensor) -> Tensor:
     """Contrast of queries with persons, both ways, any number of positives each (ours; InfoNCE in the metric space)."""
-    logits_QB = scale * query_QM @ person_BM.t()
-    return (_contrast(logits_QB, is_same_QB) + _contrast(logits_QB.t(), is_same_QB.t())) / 2
+    with torch.autocast(query_QM.device.type, enabled=False):
+        logits_QB = scale.float() * (query_QM.float() @ person_BM.float().t())
+        return (_contrast(logits_QB, is_same_QB) + _contrast(logits_QB.t(), is_same_QB.t())) / 2
 
 
 def _contrast(logits: Tensor, is_same: Tensor) -> Tensor:

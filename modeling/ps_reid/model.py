@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 
 from modeling.backbones.clip import VisionEncoder
 from modeling.ps_reid.adapters import PlaceEmbedding, RoleAdapter
-from modeling.ps_reid.attention import SpanKV, run_decisions, run_span
+from modeling.ps_reid.attention import SpanKV, run_decisions, run_spans
 from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.config import PsReidConfig
 from modeling.ps_reid.control_tokens import QRY, REJ, SEG, ControlTokens
@@ -111,13 +111,24 @@ class PsReid(nn.Module):
 
     def encode_queries(self, batch: QueryBatch) -> EncodedQueries:
         """Runs the query spans through the language model; nothing in the result depends on a target."""
-        features_QVW = self.vision(batch.pixels_Q3HW)
+        features_QVW = self.query_features(batch)
         embeds_QTD, valid_QT, hint_QD = self.query_embeds(batch, features_QVW)
         positions = torch.arange(embeds_QTD.shape[1], device=self.device).expand(len(embeds_QTD), -1)
-        hidden, kv = run_span(self.language.model, embeds_QTD, valid_QT, positions)
+        hidden, kv = run_spans(self.language.model, embeds_QTD, valid_QT, positions)
         qry_QD = hidden[torch.arange(len(hidden), device=self.device), valid_QT.sum(1) - 1]
         metric = self.metric.embed_query(qry_QD, features_QVW, batch.has_image_Q, self.query_grid)
         return EncodedQueries(kv, qry_QD, hint_QD, metric)
+
+    def query_features(self, batch: QueryBatch) -> Tensor:
+        """(Q, V, W) visual tokens of the query pictures; zeros, at no cost, for queries without one."""
+        if batch.has_image_Q.all():
+            return self.vision(batch.pixels_Q3HW)
+        num_tokens = self.query_grid[0] * self.query_grid[1]
+        features_QVW = self.query_adapter.expand.weight.new_zeros(len(batch.has_image_Q), num_tokens, self.vision.width)
+        if not batch.has_image_Q.any():
+            return features_QVW
+        seen = self.vision(batch.pixels_Q3HW[batch.has_image_Q])
+        return features_QVW.to(seen.dtype).index_put((batch.has_image_Q,), seen)
 
     def query_embeds(self, batch: QueryBatch, features_QVW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of the query spans (Q, T, D), their validity (Q, T), and their hints (Q, D)."""
@@ -164,7 +175,7 @@ class PsReid(nn.Module):
         """Runs target spans through the language model on their own, at fixed positions (separated mode)."""
         start = self.template.longest_query(self.query_grid[0] * self.query_grid[1])
         positions = start + tokens.valid_NT.cumsum(1) - 1
-        hidden, kv = run_span(self.language.model, tokens.embeds_NTD, tokens.valid_NT, positions)
+        hidden, kv = run_spans(self.language.model, tokens.embeds_NTD, tokens.valid_NT, positions)
         return EncodedTargets(kv, self.candidates(hidden, tokens))
 
     def candidates(self, hidden_NTD: Tensor, tokens: TargetTokens) -> Candidates:
@@ -192,8 +203,8 @@ class PsReid(nn.Module):
         num_scene, num_close_up = (grid[0] * grid[1] for grid in (self.scene_grid, self.query_grid))
         start = self.template.longest_query(num_close_up) + num_scene + self.config.close_ups * num_close_up
         positions = start + torch.arange(embeds_QkD.shape[1], device=self.device)
-        hidden = run_decisions(self.language.model, embeds_QkD, positions, queries.kv, targets.kv)
-        return self.read_out(hidden[:, :, -1], queries.metric_QM, targets.candidates)
+        states_NQD = run_decisions(self.language.model, embeds_QkD, positions, queries.kv, targets.kv)
+        return self.read_out(states_NQD, queries.metric_QM, targets.candidates)
 
     def decide_joint(self, query: EncodedQueries, tokens: TargetTokens) -> Decisions:
         """One query on every target under the paper's causal attention, its prefix reused: (N, 1) decisions."""
@@ -202,7 +213,7 @@ class PsReid(nn.Module):
         embeds = torch.cat([tokens.embeds_NTD, question_1kD.expand(num_targets, -1, -1)], dim=1)
         valid = torch.cat([tokens.valid_NT, tokens.valid_NT.new_ones(num_targets, k)], dim=1)
         positions = query.kv.valid_BT.sum(1, keepdim=True) + valid.cumsum(1) - 1
-        hidden, _ = run_span(self.language.model, embeds, valid, positions, query.kv)
+        hidden, _ = run_spans(self.language.model, embeds, valid, positions, query.kv)
         return self.read_out(hidden[:, -1:], query.metric_QM, self.candidates(hidden[:, :-k], tokens))
 
     def question_embeds(self, hint_QD: Tensor) -> Tensor:

@@ -137,10 +137,17 @@ def _mask_terms(model: PsReid, decisions: Decisions, truth: Truth, weights: Loss
 
 
 def crop_contrast(model: PsReid, queries: QueryBatch, crops_B3HW: Tensor, is_same_QB: Tensor) -> Tensor:
-    """Foundation: queries against person crops without any scene; cheap, so the batch can be large."""
-    encoded = model.encode_queries(queries)
+    """Foundation: person crops against each other and queries against crops, without any scene.
+
+    The first half of the crops are sightings of as many identities, the second half other sightings of the same, in the
+    same order; crops alone are cheap, so there can be many more of them than queries.
+    """
     persons_BM = model.embed_persons(crops_B3HW)
-    return losses.metric_loss(encoded.metric_QM, persons_BM, is_same_QB, model.metric.scale)
+    first, second = persons_BM.chunk(2)
+    same = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    between_crops = losses.metric_loss(first, second, same, model.metric.scale)
+    encoded = model.encode_queries(queries)
+    return between_crops + losses.metric_loss(encoded.metric_QM, persons_BM, is_same_QB, model.metric.scale)
 
 
 def box_prompted_masks(
@@ -151,7 +158,7 @@ def box_prompted_masks(
     masks_Ahw: Tensor,
     content_HW: tuple[int, int],
 ) -> Tensor:
-    """Foundation: SAM's own promptable segmentation, from boxes alone; weighted BCE + Dice."""
+    """Foundation: SAM's own promptable segmentation, from boxes alone; BCE per pixel of the person, and Dice."""
     segmentation = model.segmentation
     embeddings = segmentation.image_embeddings(pixels_F3HW)
     empty = torch.zeros(len(boxes_A4), segmentation.prompt_dim, device=boxes_A4.device, dtype=embeddings.dtype)
@@ -160,8 +167,10 @@ def box_prompted_masks(
         chosen = frame_A == frame
         logits = segmentation.mask_logits(embeddings[frame : frame + 1], empty[chosen], boxes_A4[chosen], content_HW)
         share = chosen.float().mean()
-        bce = F.binary_cross_entropy_with_logits(logits.float(), masks_Ahw[chosen].float())
-        total = total + share * (4 * bce + losses.dice_loss(logits.float(), masks_Ahw[chosen]))
+        truth = masks_Ahw[chosen].float()
+        per_pixel = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
+        bce = (per_pixel.flatten(1).sum(1) / (3 * truth.flatten(1).sum(1) + 1)).mean()
+        total = total + share * (bce + losses.dice_loss(logits.float(), truth))
     return total
 
 

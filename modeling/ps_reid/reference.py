@@ -42,6 +42,21 @@ class PairSequence:
         return slice(0, self.num_query), slice(self.num_query, end), slice(end, len(self.embeds_TD))
 
 
+@dataclass(frozen=True)
+class PreparedInputs:
+    """Queries and targets as tensors, one batch of one each."""
+
+    queries: Mapping[str, QueryBatch]
+    targets: Sequence[TargetBatch]
+    sizes: Sequence[tuple[int, int]]
+    """Height and width of each target's frame, pixels."""
+
+    def length(self, query_id: str, target: int) -> tuple[int, bool, int]:
+        """What pairs are sorted by, so that those of like length share a batch: close-ups, then the query's parts."""
+        query = self.queries[query_id]
+        return len(self.targets[target].owner_C), bool(query.has_image_Q), len(query.text_ids[0])
+
+
 class PlainJudge:
     """Decides pairs as the `Judge` does, at the full price of each."""
 
@@ -65,32 +80,37 @@ class PlainJudge:
         self, queries: Mapping[str, QueryInput], targets: Sequence[TargetInput], pairs: Sequence[tuple[str, int]]
     ) -> list[PairDecision]:
         """Decisions in the order of `pairs`, each a query's id and the number of a target."""
+        return self.decide(self.prepare(queries, targets), pairs)
+
+    def prepare(self, queries: Mapping[str, QueryInput], targets: Sequence[TargetInput]) -> PreparedInputs:
+        """Pictures and texts as tensors."""
+        return PreparedInputs(
+            {query_id: self._processor.queries([query]) for query_id, query in queries.items()},
+            [self._processor.targets([target]) for target in targets],
+            [target.image.shape[:2] for target in targets],
+        )
+
+    def decide(self, inputs: PreparedInputs, pairs: Sequence[tuple[str, int]]) -> list[PairDecision]:
+        """Decisions in the order of `pairs`."""
         results: dict[int, PairDecision] = {}
+        order = sorted(range(len(pairs)), key=lambda i: inputs.length(*pairs[i]))
         with torch.inference_mode():
-            query_batches = {i: self._processor.queries([queries[i]]) for i in dict.fromkeys(q for q, _ in pairs)}
-            target_batches = {t: self._processor.targets([targets[t]]) for t in dict.fromkeys(t for _, t in pairs)}
-
-            def length(i: int) -> tuple[int, int]:
-                query, target = query_batches[pairs[i][0]], target_batches[pairs[i][1]]
-                return len(target.owner_C), int(query.has_image_Q) * 10_000 + len(query.text_ids[0])
-
-            order = sorted(range(len(pairs)), key=length)
             for start in range(0, len(order), self._pairs_per_batch):
                 block = order[start : start + self._pairs_per_batch]
-                decided = self._judge_batch(
-                    _join_queries([query_batches[pairs[i][0]] for i in block]).to(self.model.device),
-                    _join_targets([target_batches[pairs[i][1]] for i in block]).to(self.model.device),
-                    [targets[pairs[i][1]].image.shape[:2] for i in block],
+                decided = self._decide_batch(
+                    _join_queries([inputs.queries[pairs[i][0]] for i in block]).to(self.model.device),
+                    _join_targets([inputs.targets[pairs[i][1]] for i in block]).to(self.model.device),
+                    [inputs.sizes[pairs[i][1]] for i in block],
                 )
                 results |= dict(zip(block, decided, strict=True))
         return [results[i] for i in range(len(pairs))]
 
-    def _judge_batch(
+    def _decide_batch(
         self, queries: QueryBatch, targets: TargetBatch, sizes: Sequence[tuple[int, int]]
     ) -> list[PairDecision]:
         """Query i on target i, for all i; `sizes` are the frames' heights and widths."""
         model = self.model
-        features_BVW = model.vision(queries.pixels_Q3HW)
+        features_BVW = model.query_features(queries)
         query_embeds, query_valid, hint_BD = model.query_embeds(queries, features_BVW)
         tokens, question_BkD = model.target_tokens(targets), model.question_embeds(hint_BD)
         sequences = []

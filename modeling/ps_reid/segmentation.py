@@ -10,6 +10,10 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
+BOX_ROOM = 0.1
+"""How far a mask may reach beyond its prompt box, as a share of the box's sides."""
+OUTSIDE_LOGIT = -15.0
+
 
 class MaskPromptHead(nn.Module):
     """The linear map from a [SEG] state (..., D) to SAM's prompt space (..., E) (eq. 6)."""
@@ -82,4 +86,20 @@ class SegmentationModule(nn.Module):
                 dense_prompt_embeddings=dense.expand(len(sparse_PTE), -1, *embedding_1Ehw.shape[-2:]),
                 multimask_output=False,
             )
-            return masks[:, 0]
+            logits = masks[:, 0]
+            return self._confined(logits, boxes_P4, content_HW) if self.prompts_box else logits
+
+    def _confined(self, logits_Phw: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]) -> Tensor:
+        """The logits with everything outside each box, with some room, set to background.
+
+        What the decoder has to tell apart is then the person from what else is in the box.
+        """
+        height, width = logits_Phw.shape[-2:]
+        low, high = boxes_P4.float().split(2, dim=1)
+        room = (high - low) * BOX_ROOM
+        share = torch.tensor([content_HW[1], content_HW[0]], device=low.device) / self.image_size
+        (left, top), (right, bottom) = ((low - room) * share).t(), ((high + room) * share).t()
+        y, x = ((torch.arange(n, device=low.device) + 0.5) / n for n in (height, width))
+        rows = (y >= top[:, None]) & (y <= bottom[:, None])
+        columns = (x >= left[:, None]) & (x <= right[:, None])
+        return logits_Phw.masked_fill(~(rows[:, :, None] & columns[:, None, :]), OUTSIDE_LOGIT)

@@ -90,19 +90,19 @@ def write_step(folder: Folder, step: str, tables: Sequence[pa.Table], *, config:
 
 
 def write_search(
-    root: Path,
+    root: Path | str,
     frames: Sequence[dict[str, Any]],
     queries: Sequence[dict[str, Any]],
     seen: Sequence[Seen],
     *,
     mask_rle: Callable[[Seen], Any] | None = None,
-) -> Path:
+) -> str:
     """Frames, queries and ranked matches under `root`; returns the folder of matches (what search calls OUT)."""
     tables = [
         pa.Table.from_pylist(list(frames[start : start + FRAMES_PER_PART]), schema=FRAMES)
         for start in range(0, len(frames), FRAMES_PER_PART)
     ]
-    frames_folder, out = Folder(str(root / "frames")), Folder(str(root / "search"))
+    frames_folder, out = Folder(f"{root}/frames"), Folder(f"{root}/search")
     names = write_step(frames_folder, "ingest", tables, drops={"too_small": 3}, row_group_rows=2)
     part_of = {frame["frame_id"]: names[number // FRAMES_PER_PART] for number, frame in enumerate(frames)}
     by_id = {frame["frame_id"]: frame for frame in frames}
@@ -112,9 +112,9 @@ def write_search(
         row = match_row(one, by_id[one.frame_id], part_of[one.frame_id], len(group) + 1)
         group.append(row | {"mask_rle": mask_rle(one)} if mask_rle else row)
     config = {"frames": frames_folder.uri, "threshold": 0.0, "recall": "none", "model": "tiny"}
-    matches = [pa.Table.from_pylist(group, schema=MATCHES) for group in rows.values()]
+    matches = [pa.Table.from_pylist(group[::-1], schema=MATCHES) for group in rows.values()]  # in no useful order
     write_step(out, "search", matches, config=config)
     query_rows = [dict.fromkeys(QUERIES.names) | query for query in queries]
     write_step(out.child("queries"), "queries", [pa.Table.from_pylist(query_rows, schema=QUERIES)] if queries else [])
     write_step(out.child("judged"), "judged", matches)
-    return root / "search"
+    return out.uri

@@ -26,7 +26,7 @@ def out(tmp_path: Path) -> Path:
     seen += [Seen("first", frame["frame_id"], 1.0 + number / 100) for number, frame in enumerate(frames[25:])]
     seen += [Seen("first", frames[0]["frame_id"], -0.5, decision="reject")]
     matches = write_search(tmp_path, frames, queries, seen)
-    run_report(ReportConfig(matches=str(matches), out=str(tmp_path / "report"), max_shown=1), Progress())
+    run_report(ReportConfig(matches=matches, out=str(tmp_path / "report"), max_shown=1), Progress())
     return tmp_path / "report"
 
 
@@ -74,7 +74,7 @@ def test_a_search_without_masks_gives_boxes(tmp_path: Path) -> None:
     frames = [frame_row("cam", "am", index) for index in range(3)]
     seen = [Seen("q", frame["frame_id"], 1.0, has_mask=False) for frame in frames]
     matches = write_search(tmp_path, frames, [{"query_id": "q", "text": "t"}], seen)
-    run_report(ReportConfig(matches=str(matches), out=str(tmp_path / "report")), Progress())
+    run_report(ReportConfig(matches=matches, out=str(tmp_path / "report")), Progress())
     coco = COCO(str(tmp_path / "report" / "matches.coco.json"))
     assert [annotation["area"] for annotation in coco.loadAnns(coco.getAnnIds())] == [24 * 70] * 3
     assert all(annotation["segmentation"] == [] for annotation in coco.loadAnns(coco.getAnnIds()))
@@ -83,7 +83,7 @@ def test_a_search_without_masks_gives_boxes(tmp_path: Path) -> None:
 def test_no_match_gives_valid_empty_files(tmp_path: Path) -> None:
     frames = [frame_row("cam", "am", 0)]
     matches = write_search(tmp_path, frames, [{"query_id": "q", "text": "t"}], [])
-    run_report(ReportConfig(matches=str(matches), out=str(tmp_path / "report")), Progress())
+    run_report(ReportConfig(matches=matches, out=str(tmp_path / "report")), Progress())
     coco = json.loads((tmp_path / "report" / "matches.coco.json").read_text())
     assert (coco["images"], coco["annotations"]) == ([], [])
     rows = list(csv.reader(io.StringIO((tmp_path / "report" / "matches.csv").read_text())))

@@ -47,13 +47,13 @@ class Elements(HTMLParser):
             attributes, text = self.scripts[-1]
             self.scripts[-1] = (attributes, text + data)
         else:
-            self.text += data
+            self.text += f" {data}"
 
     def script(self, element_id: str) -> Any:
         return json.loads(next(text for attributes, text in self.scripts if attributes.get("id") == element_id))
 
 
-def hostile_search(root: Path) -> Path:
+def hostile_search(root: Path) -> str:
     """A search whose query ids, texts, cameras and files are hostile."""
     frames = [frame_row(text[:180], f"{text[:40]}{number}", number) for number, text in enumerate(HOSTILE)]
     queries = [
@@ -64,8 +64,8 @@ def hostile_search(root: Path) -> Path:
     return write_search(root, frames, queries, seen)
 
 
-def report(matches: Path, out: Path, **settings: Any) -> Elements:
-    run_report(ReportConfig(matches=str(matches), out=str(out), **settings), Progress())
+def report(matches: str, out: Path, **settings: Any) -> Elements:
+    run_report(ReportConfig(matches=matches, out=str(out), **settings), Progress())
     return Elements((out / "report.html").read_text(encoding="utf-8"))
 
 

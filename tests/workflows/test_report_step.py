@@ -9,22 +9,24 @@ import pytest
 
 from modeling.errors import ConfigError, DataError
 from ray_jobs.cli import main
+from tests.s3_server import S3Server
 from tests.workflows.report_search import Seen, frame_row, write_search
 from tests.workflows.test_report_page import Elements
 from workflows.progress import Progress
 from workflows.report.config import ReportConfig
 from workflows.report.step import plan_report, run_report
+from workflows.storage import Folder
 
 
-def search(root: Path, *, num_frames: int = 40, every: int = 1, score: float = 1.0) -> Path:
+def search(root: Path | str, *, num_frames: int = 40, every: int = 1, score: float = 1.0) -> str:
     frames = [frame_row("cam-a" if index % 2 else "cam-b", "am", index) for index in range(num_frames)]
     seen = [Seen("q1", frame["frame_id"], score + index / 100) for index, frame in enumerate(frames[::every])]
     seen += [Seen("q1", frame["frame_id"], -1 - index, decision="reject") for index, frame in enumerate(frames[1::7])]
     return write_search(root, frames, [{"query_id": "q1", "text": "red coat", "image": frames[0]["image"]}], seen)
 
 
-def run(matches: Path, out: Path, **settings: Any) -> Elements:
-    run_report(ReportConfig(matches=str(matches), out=str(out), **settings), Progress())
+def run(matches: str, out: Path, **settings: Any) -> Elements:
+    run_report(ReportConfig(matches=matches, out=str(out), **settings), Progress())
     return Elements((out / "report.html").read_text(encoding="utf-8"))
 
 
@@ -33,6 +35,34 @@ def contents(folder: Path) -> dict[str, bytes]:
     kinds = (".html", ".csv", ".js", ".jpg", ".parquet")
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in kinds or path.name == "matches.coco.json"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_the_page_says_what_was_found(tmp_path: Path) -> None:
+    page = run(search(tmp_path), tmp_path / "report", near_misses=4)
+    (query,) = page.script("run")["queries"]
+    assert query["verdict"] == "Seen in 40 frames on 2 cameras, in 2 separate sightings, first 00:00, last 00:07."
+    assert query["note"] == "First on cam-b, last on cam-a."
+    columns = page.script("query-0")
+    assert columns["matches"]["rank"] == list(range(1, 41))
+    assert columns["matches"]["score"] == sorted(columns["matches"]["score"], reverse=True)
+    assert columns["near"]["score"] == [-1, -2, -3, -4] and columns["near"]["rank"] == [None] * 4
+    best = columns["matches"]["frame"][0]
+    assert best == 39 and columns["matches"]["time"][0] == 39 / 5
+    lane = page.script("run")["lanes"][columns["matches"]["lane"][0]]
+    assert lane["uri"] == "/footage/cam-a/am.mp4" and (lane["start"], lane["end"]) == (0.2, 7.8)
+
+
+def test_the_page_tells_the_runs_figures_and_limits(tmp_path: Path) -> None:
+    page = run(search(tmp_path), tmp_path / "report")
+    words = " ".join(page.text.split())
+    for tile in ("frames 40", "cameras 2", "queries 1", "pairs judged 46", "matches 40", "set aside 5", "of work 12 s"):
+        assert tile in words
+    for told in (
+        "Frames and persons read 40 5 too small 15 7.5 s",
+        "synthetic people only",
+        "never a proof of identity",
+    ):
+        assert told in words
 
 
 @pytest.mark.parametrize("inline_matches", [1000, 0])
@@ -54,7 +84,7 @@ def test_a_killed_report_continues_to_the_same_files(tmp_path: Path, inline_matc
 
 def test_a_finished_report_is_left_alone(tmp_path: Path) -> None:
     matches, out = search(tmp_path), tmp_path / "report"
-    config = ReportConfig(matches=str(matches), out=str(out))
+    config = ReportConfig(matches=matches, out=str(out))
     first = run_report(config, Progress())
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     said: list[str] = []
@@ -100,7 +130,7 @@ def test_pictures_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     seen = [Seen("q", frame["frame_id"], 3.0 - number) for number, frame in enumerate(frames)]
     query = {"query_id": "q", "text": "t", "image": b"no picture either"}
     matches = write_search(tmp_path, frames, [query], seen)
-    config = ReportConfig(matches=str(matches), out=str(tmp_path / "report"))
+    config = ReportConfig(matches=matches, out=str(tmp_path / "report"))
     assert run_report(config, Progress()).figures["pictures_missing"] == 2
     page = Elements((tmp_path / "report" / "report.html").read_text())
     columns = page.script("query-0")["matches"]
@@ -157,7 +187,7 @@ def test_moved_frames_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    matches, out = str(search(tmp_path)), str(tmp_path / "report")
+    matches, out = search(tmp_path), str(tmp_path / "report")
     assert main(["report", matches, out, "--dry-run"]) == 0
     assert "matches: 40" in capsys.readouterr().out
     assert not Path(out).exists()
@@ -170,6 +200,19 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_plan_writes_nothing(tmp_path: Path) -> None:
-    plan = plan_report(ReportConfig(matches=str(search(tmp_path)), out=str(tmp_path / "report")))
+    plan = plan_report(ReportConfig(matches=search(tmp_path), out=str(tmp_path / "report")))
     assert plan.lines["shown"] == 46 and plan.expected_s is not None and plan.expected_s > 0
     assert not (tmp_path / "report").exists()
+
+
+def test_a_report_on_s3_equals_one_on_disk(tmp_path: Path, s3_server: S3Server) -> None:
+    bucket = s3_server.make_bucket("report")
+    on_disk, on_s3 = tmp_path / "report", Folder(f"{bucket}/report")
+    run(search(tmp_path, num_frames=10), on_disk, inline_matches=0)
+    config = ReportConfig(matches=search(f"{bucket}/run", num_frames=10), out=on_s3.uri, inline_matches=0)
+    assert run_report(config, Progress()).output == f"{bucket}/report/report.html"
+    for name in ("matches.csv", "matches.coco.json", "report_files/data/00000.js"):
+        assert on_s3.read_bytes(name) == (on_disk / name).read_bytes()
+    pictures = [name for name in on_s3.list_files() if name.endswith(".jpg")]
+    assert len(pictures) == len(list(on_disk.rglob("*.jpg"))) > 10
+    assert run_report(config, Progress()).figures["matches"] == 10

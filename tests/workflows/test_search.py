@@ -3,6 +3,7 @@
 import json
 import os
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from workflows.ledger import Ledger
 from workflows.progress import Progress, Summary
 from workflows.schema import MATCHES
 from workflows.search import archive as archive_module
+from workflows.search import estimate, recall, steps
 from workflows.search import queries as queries_module
-from workflows.search import recall, steps
 from workflows.search import step as search_step
 from workflows.search.config import SearchConfig
 from workflows.search.tables import RANKED_PERSONS
@@ -34,21 +35,25 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small groups everywhere, so that 48 frames and 10 queries make many parts of everything."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # durability is the storage tests' business
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_models(monkeypatch)
+
+
+def patch_models(patch: pytest.MonkeyPatch) -> None:
+    """Stand-ins, and small groups everywhere, so that 48 frames and 10 queries make many parts of everything."""
+    patch.setattr(os, "fsync", lambda _: None)  # durability is the storage tests' business
     for module in (index_step, steps):
-        monkeypatch.setattr(module, "run_step", small.run_step_in_process)
-        monkeypatch.setattr(module, "identity_of_model", lambda model: f"weights of {model}")
-        monkeypatch.setattr(module, "load_person_encoder", lambda model, **_: small.ColourEncoder())
-    monkeypatch.setattr(archive_module, "identity_of_model", lambda model: f"weights of {model}")
-    monkeypatch.setattr(steps, "load_judge", lambda model, **_: small.ColourJudge())
-    monkeypatch.setattr(steps, "load_segmenter", lambda model, **_: small.BoxSegmenter())
-    monkeypatch.setattr(search_step, "run_report", lambda config, _: Summary("", config.out))
-    monkeypatch.setattr(queries_module, "GROUP_QUERIES", 3)
-    monkeypatch.setattr(recall, "GROUP_QUERIES", 3)
-    monkeypatch.setattr(recall, "SHARD_PERSONS", 25)
-    monkeypatch.setattr(recall, "SHARD_ROWS", 60)
+        patch.setattr(module, "run_step", small.run_step_in_process)
+        patch.setattr(module, "identity_of_model", lambda model: f"weights of {model}")
+        patch.setattr(module, "load_person_encoder", lambda model, **_: small.ColourEncoder())
+    patch.setattr(archive_module, "identity_of_model", lambda model: f"weights of {model}")
+    patch.setattr(steps, "load_judge", lambda model, **_: small.ColourJudge())
+    patch.setattr(steps, "load_segmenter", lambda model, **_: small.BoxSegmenter())
+    patch.setattr(search_step, "run_report", lambda config, _: Summary("", config.out))
+    patch.setattr(queries_module, "GROUP_QUERIES", 3)
+    patch.setattr(recall, "GROUP_QUERIES", 3)
+    patch.setattr(recall, "SHARD_PERSONS", 25)
+    patch.setattr(recall, "SHARD_ROWS", 60)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +61,11 @@ def frames() -> list[Row]:
     return small.random_frames(NUM_FRAMES, cameras=2, seed=1)
 
 
-@pytest.fixture
-def index(tmp_path: Path, frames: list[Row]) -> str:
-    return make_index(tmp_path, frames)
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, frames: list[Row]) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch_models(patch)
+        return make_index(tmp_path_factory.mktemp("archive"), frames)
 
 
 def make_index(folder: Path, frames: list[Row]) -> str:
@@ -153,7 +160,7 @@ def test_a_match_leads_back_to_its_video_frame(
         frame = by_id[row["frame_id"]]
         for name in ("video_uri", "frame_index", "timestamp_s", "camera_id", "width", "height"):
             assert row[name] == frame[name]
-        stored = pq.read_table(f"{tmp_path}/frames/{row['frames_part']}", columns=["frame_id"])
+        stored = pq.read_table(Path(index).parent / "frames" / row["frames_part"], columns=["frame_id"])
         assert row["frame_id"] in stored["frame_id"].to_pylist()
     parts = Ledger.read(Folder(str(tmp_path / "out"))).parts()
     assert pq.read_schema(str(tmp_path / "out" / parts[0].name)).equals(MATCHES)
@@ -370,7 +377,7 @@ def test_a_rerun_does_nothing_and_a_changed_one_is_refused(tmp_path: Path, index
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
     _, again = search(tmp_path, index, queries)
     assert again == rows
-    with pytest.raises(ConfigError, match="threshold: there 0.0, now 0.5"):
+    with pytest.raises(ConfigError, match=r"threshold: there 0\.0, now 0\.5"):
         search(tmp_path, index, queries, threshold=0.5)
     with pytest.raises(ConfigError, match="already holds the output of another run"):
         search(tmp_path, index, queries[:4])
@@ -415,7 +422,7 @@ def test_the_shortlist_a_judge_reads_is_its_own(
         column = parquet.schema_arrow.get_field_index("frames_part")
         bounds = [parquet.metadata.row_group(g).column(column).statistics for g in range(parquet.num_row_groups)]
         assert parquet.num_row_groups > 4
-        assert all(earlier.max <= later.min for earlier, later in zip(bounds, bounds[1:], strict=False))
+        assert all(earlier.max <= later.min for earlier, later in pairwise(bounds))
         wanted = bounds[0].min
         rows = shortlist.folder.read_table(part.name, filters=pc.field("frames_part") == wanted)
         assert rows.num_rows == sum(v == wanted for v in parquet.read()["frames_part"].to_pylist())
@@ -428,3 +435,27 @@ def test_default_shortlist_sizes() -> None:
     assert [size(n) for n in (10, 600, 20_000)] == [10, 50, 400]
     assert size(20_000, stop_after="recall") == 20_000
     assert size(20_000, shortlist_size=7) == 7 and size(5, shortlist_size=7) == 5
+
+
+def test_a_plan_counts_the_work_and_measures_a_sample(
+    tmp_path: Path, index: str, queries: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judges: list[small.ColourJudge] = []
+
+    def load_judge(model: str, **_: Any) -> small.ColourJudge:
+        judges.append(small.ColourJudge())
+        return judges[-1]
+
+    monkeypatch.setattr(estimate, "load_judge", load_judge)
+    monkeypatch.setattr(estimate, "load_segmenter", lambda model, **_: small.BoxSegmenter())
+    table = small.write_queries(tmp_path / "queries", queries)
+    config = SearchConfig(index=index, queries=table, out=str(tmp_path / "out"), shortlist_size=7)
+    plan = search_step.plan_search(config)
+    assert plan.lines["frames"] == NUM_FRAMES and plan.lines["queries"] == len(queries)
+    assert plan.lines["pairs"] == 7 * len(queries) and plan.expected_s is not None and plan.expected_s > 0
+    assert 0 < len(set(judges[0].seen)) <= estimate.SAMPLE_FRAMES
+    every = search_step.plan_search(config.model_copy(update={"recall": "none", "shortlist_size": None}))
+    assert every.lines["pairs"] == NUM_FRAMES * len(queries)
+    recall_only = search_step.plan_search(config.model_copy(update={"stop_after": "recall"}))
+    assert recall_only.lines["pairs"] == 0 and recall_only.expected_s is None
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modeling.errors import DataError
 from modeling.types import ImageHWC
@@ -117,6 +117,8 @@ def decode_image(data: bytes | None, *, what: str, is_upright: bool = True) -> I
         with Image.open(io.BytesIO(data)) as picture:
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
             return np.asarray(upright.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{what} has an image that cannot be decoded: its {len(data)} bytes are no picture") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{what} has an image that cannot be decoded ({len(data)} bytes): {error}") from error
 

@@ -79,10 +79,7 @@ def open_frames(uri: str) -> StepInput:
 def index_shards(config: IndexConfig, frames: StepInput) -> list[Shard]:
     """One shard a part of the frames table."""
     encoder = identity_of_model(config.model)
-    return [
-        Shard(make_shard_id("index", part.shard_id, encoder), {"part": part.name})
-        for part in frames.parts
-    ]
+    return [Shard(make_shard_id("index", part.shard_id, encoder), {"part": part.name}) for part in frames.parts]
 
 
 def index_identity(config: IndexConfig, frames: StepInput) -> StepIdentity:

@@ -46,12 +46,15 @@ def read_image(data: bytes) -> ReadImage:
     return ReadImage(np.ascontiguousarray(rgb[:, :, ::-1]), data if is_plain_jpeg else None)
 
 
-def encode_jpeg(image_bgr: Picture, quality: int) -> bytes:
-    """JPEG bytes. OpenCV's encoder took 1.4 ms for 768 x 576 at quality 95, Pillow's 2.2 ms."""
+def encode_jpeg(image_bgr: Picture, quality: int) -> memoryview:
+    """JPEG bytes, still in the encoder's buffer: copying them cost a tenth of the encoding.
+
+    OpenCV's encoder took 1.4 ms for 768 x 576 at quality 95, Pillow's 2.2 ms.
+    """
     done, data = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise DataError(f"a picture of shape {image_bgr.shape} cannot be stored as JPEG (65,500 pixels a side at most)")
-    return data.tobytes()
+    return np.ascontiguousarray(data).reshape(-1).data
 
 
 def is_infrared(image_bgr: Picture) -> bool:

@@ -68,7 +68,8 @@ def plan_ingest(config: IngestConfig) -> Plan:
 def step_identity(config: IngestConfig, plan: IngestPlan) -> StepIdentity:
     """What makes two ingests the same. The size of shards is in it: another size gives other parts."""
     kept = config.model_dump(mode="json", exclude={"sources", "out", "max_quarantine_share"})
-    kept["detector"].pop("batch_frames")
+    for speed_only in ("batch_frames", "device"):
+        kept["detector"].pop(speed_only)
     inputs = dict(plan.inputs)
     if config.detector.detections is not None:
         folder, names = list_detection_files(config.detector.detections)

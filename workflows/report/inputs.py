@@ -109,7 +109,7 @@ def source_of(video_uri: str, timestamp_s: float | None) -> str:
 def num_pairs(inputs: ReportInputs) -> int | None:
     """Pairs of query and frame that were judged; None when the search does not tell."""
     judged = dict(inputs.steps).get("judged")
-    return judged.manifest.rows if judged else None
+    return judged.manifest.rows + sum(judged.manifest.drops.values()) if judged else None
 
 
 def _joined(first: Footage, second: Footage) -> Footage:

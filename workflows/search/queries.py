@@ -3,6 +3,7 @@
 A query that cannot be used is set aside with its reason. Knows nothing of Ray.
 """
 
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -174,25 +175,26 @@ def _rows_between(parquet: pq.ParquetFile, start: int, stop: int) -> pa.Table:
 
 
 def _flag_shard(config: SearchConfig, frames: StepInput) -> Shard:
-    """The shard of the query given by flags. It is read here once, so that a bad one is refused at once."""
+    """The shard of the query given by flags; a query that cannot be used is refused here.
+
+    A picture travels inside: its file may lie on this machine alone.
+    """
     flags: dict[str, Any] = {"query_id": config.query_id, "text": config.text}
-    version = ""
     if config.image is not None:
         folder, name = split_uri(config.image)
-        flags["image"], version = folder.path(name), folder.identity(name)
+        flags["image_base64"] = base64.b64encode(folder.read_bytes(name)).decode()
     if config.frame is not None and config.box is not None:
         part = _part_of_frame(config.frame, frames)
         flags |= {"frames": frames.folder.uri, "part": part, "frame_id": config.frame, "box_xywh_px": list(config.box)}
     query_input(_flag_row(flags))
     payload = {"flags": flags, "group": 0}
-    return Shard(make_shard_id("queries", payload, version), payload, rows_expected=1)
+    return Shard(make_shard_id("queries", payload), payload, rows_expected=1)
 
 
 def _flag_row(flags: dict[str, Any]) -> dict[str, Any]:
     row = dict.fromkeys(QUERIES.names) | {"query_id": flags["query_id"], "text": flags["text"]}
-    if "image" in flags:
-        folder, name = split_uri(flags["image"])
-        return row | {"image": folder.read_bytes(name)}
+    if "image_base64" in flags:
+        return row | {"image": base64.b64decode(flags["image_base64"])}
     if "frame_id" not in flags:
         return row
     (table,) = read_frames(Folder(flags["frames"]), flags["part"], frame_ids=[flags["frame_id"]])

@@ -27,23 +27,35 @@ MASKED_PAIRS = 6
 
 
 @dataclass(frozen=True)
-class Step:
-    """Everything one step is computed from."""
+class Crops:
+    """Queries and person crops without a scene (`crop_contrast`)."""
+
+    queries: QueryBatch
+    crops: Tensor
+    is_same: Tensor
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Frames with boxes to segment (`box_prompted_masks`)."""
+
+    pixels: Tensor
+    frame: Tensor
+    boxes: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every query with every target (`training_step`)."""
 
     queries: QueryBatch
     targets: TargetBatch
     truth: Truth
-    contrast_queries: QueryBatch
-    contrast_crops: Tensor
-    is_same_contrast: Tensor
-    sam_pixels: Tensor
-    sam_frame: Tensor
-    sam_boxes: Tensor
-    sam_masks: Tensor
 
 
 class Batcher:
-    """Holds the samples and a model's sizes; `make` turns a draw into a step, the same for the same seed and step."""
+    """Holds the samples and a model's sizes; each task of a step is made from its draw, always the same one."""
 
     def __init__(self, samples: Samples, model: PsReid, *, seed: int, query_variants: int = 2) -> None:
         self._samples, self._seed, self._variants = samples, seed, query_variants
@@ -60,33 +72,34 @@ class Batcher:
         self._mask_side, self._mask_stride = sam.image_size // mask_stride(sam), mask_stride(sam)
         self._of_frame = samples.persons_of_frame()
 
-    def make(self, draw: Draw, step: int) -> Step:
-        """The step's tensors."""
-        rng = np.random.default_rng([self._seed, 1, step])
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+    def pairs(self, draw: Draw, step: int) -> Pairs:
+        """Every identity's query in its variants, with every drawn frame."""
+        rng, generator = self._chance(step, 1)
         persons = np.repeat(draw.queries, self._variants)
         queries = self._queries(persons, rng, generator)
-        targets, owner_person = self._targets(draw.frames, rng, generator)
+        targets, shown = self._targets(draw.frames, rng, generator)
         identity = self._samples.identity
-        same_QC = identity[persons][:, None] == np.where(owner_person >= 0, identity[owner_person], -1)
-        contrast = self._queries(draw.contrast_queries, rng, generator)
+        same_QC = identity[persons][:, None] == np.where(shown >= 0, identity[shown], -1)
+        return Pairs(queries, targets, self._truth(persons, draw.frames, torch.from_numpy(same_QC), rng))
+
+    def crops(self, draw: Draw, step: int) -> Crops:
+        """The contrast batch."""
+        rng, generator = self._chance(step, 2)
         crops, _ = self._close_ups(draw.contrast_crops, generator)
-        same_contrast = identity[draw.contrast_queries][:, None] == identity[draw.contrast_crops]
-        pixels, sam_frame, sam_persons = self._sam_frames(
-            draw.frames[rng.permutation(len(draw.frames))[:MASKED_FRAMES]]
-        )
-        return Step(
-            queries=queries,
-            targets=targets,
-            truth=self._truth(persons, draw.frames, torch.from_numpy(same_QC), rng),
-            contrast_queries=contrast,
-            contrast_crops=crops,
-            is_same_contrast=torch.from_numpy(same_contrast),
-            sam_pixels=pixels,
-            sam_frame=sam_frame,
-            sam_boxes=jitter_boxes(torch.from_numpy(self._samples.boxes[sam_persons]), generator, amount=0.06),
-            sam_masks=self._masks(sam_persons),
-        )
+        identity = self._samples.identity
+        same = identity[draw.contrast_queries][:, None] == identity[draw.contrast_crops]
+        return Crops(self._queries(draw.contrast_queries, rng, generator), crops, torch.from_numpy(same))
+
+    def boxes(self, draw: Draw, step: int) -> Boxes:
+        """A few of the drawn frames with all their persons."""
+        rng, generator = self._chance(step, 3)
+        pixels, frame, persons = self._sam_frames(draw.frames[rng.permutation(len(draw.frames))[:MASKED_FRAMES]])
+        boxes = jitter_boxes(torch.from_numpy(self._samples.boxes[persons]), generator, amount=0.06)
+        return Boxes(pixels, frame, boxes, self._masks(persons))
+
+    def _chance(self, step: int, task: int) -> tuple[np.random.Generator, torch.Generator]:
+        rng = np.random.default_rng([self._seed, task, step])
+        return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
 
     # ---- queries and targets
 

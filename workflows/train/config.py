@@ -30,12 +30,18 @@ class FoundationConfig(StepConfig):
     """K: frames per queried identity beside the query's own."""
     contrast_identities: Annotated[int, Field(ge=2)] = 64
     """Identities in the batch of person crops."""
-    pairs_every: Annotated[int, Field(ge=1)] = 2
+    pairs_every: Annotated[int, Field(ge=1)] = 3
     """The paper's objective runs every so many steps; the steps between contrast queries with person crops."""
-    sam_every: Annotated[int, Field(ge=1)] = 4
+    pairs_from_step: Annotated[int, Field(ge=0)] = 1000
+    """Until this step crops alone are contrasted: without a metric, pairs have nothing to go by."""
+    sam_every: Annotated[int, Field(ge=1)] = 6
     """SAM's own task joins every so many steps."""
     checkpoint_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds between checkpoints."""
+    only_boxes: bool = False
+    """Whether only SAM's own task is trained, every step: it shares nothing with the rest and may run beside it."""
+    sam_from: str | None = None
+    """A trained model whose SAM the run starts, or goes on, with."""
     threads: Annotated[int, Field(ge=1)] = 2
     """CPU threads of the computation."""
     start_from: str | None = None

@@ -25,7 +25,7 @@ from modeling.ps_reid.losses import LossWeights
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import box_prompted_masks, crop_contrast, training_step
 from modeling.ps_reid.vocabulary import train_tokenizer
-from workflows.train.batching import Batcher, Step
+from workflows.train.batching import Batcher, Boxes, Crops, Pairs
 from workflows.train.samples import Sampler, Samples
 
 logger = logging.getLogger(__name__)
@@ -41,19 +41,31 @@ class FoundationPlan:
     steps: int
     seed: int = 0
     learning_rate: float = 1e-3
-    warmup_steps: int = 200
+    warmup_steps: int = 100
     weight_decay: float = 0.05
     identities_per_step: int = 8
     targets_per_identity: int = 2
     contrast_identities: int = 64
-    pairs_every: int = 2
+    pairs_every: int = 3
     """The paper's objective runs every so many steps; the steps between contrast queries with person crops."""
-    sam_every: int = 4
+    pairs_from_step: int = 0
+    """Until this step crops alone are contrasted: without a metric, pairs have nothing to go by."""
+    sam_every: int = 6
     """SAM's own task joins every so many steps."""
+    only_boxes: bool = False
+    """Whether only SAM's own task is trained."""
     threads: int = 2
     """CPU threads of the computation."""
     checkpoint_s: float = 300.0
     log_every: int = 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step is computed from."""
+
+    main: Pairs | Crops | None
+    boxes: Boxes | None
 
 
 class FoundationRun:
@@ -72,7 +84,7 @@ class FoundationRun:
         self._folder, self._plan, self._on_step = folder, plan, on_step
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(plan.seed)
-        self.model = load_model(start_from) if start_from else _fresh_model(config, samples)
+        self.model = self._initial_model(config, samples, start_from)
         self._optimizer = torch.optim.AdamW(
             _groups(self.model, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
         )
@@ -92,8 +104,8 @@ class FoundationRun:
         torch.set_num_threads(self._plan.threads)
         figures: dict[str, float] = {}
         last_save, started = time.monotonic(), time.monotonic()
-        for number, step in self._prefetched():
-            figures |= self._train_step(number, step)
+        for number, batch in self._prefetched():
+            figures |= self._train_step(number, batch)
             self._step = number + 1
             self._on_step()
             if self._step % self._plan.log_every == 0:
@@ -106,73 +118,83 @@ class FoundationRun:
         return self.model.eval()
 
     def save(self) -> None:
-        """Writes the state to resume from, then the model as the search loads it."""
+        """Writes the model as the search loads it, then the state to resume from."""
+        self.model.eval()
+        save_model(self.model, self._folder / "model", dtype=torch.float16)
+        self.model.train()
         state = {"step": self._step, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
         temporary = self._folder / (STATE_FILE + ".new")
         torch.save(state, temporary)
         temporary.replace(self._folder / STATE_FILE)
-        self.model.eval()
-        save_model(self.model, self._folder / "model", dtype=torch.float16)
-        self.model.train()
 
     # ---- one step
 
-    def _train_step(self, number: int, step: Step) -> dict[str, float]:
-        plan = self._plan
+    def _train_step(self, number: int, batch: Batch) -> dict[str, float]:
         for group in self._optimizer.param_groups:
-            group["lr"] = plan.learning_rate * _schedule(number, plan)
+            group["lr"] = self._plan.learning_rate * _schedule(number, self._plan)
         self._optimizer.zero_grad(set_to_none=True)
         figures: dict[str, float] = {}
-        if number % plan.pairs_every == 0:
-            figures |= self._pairs_backward(step)
-        else:
-            figures["contrast"] = self._contrast_backward(step)
-        if number % plan.sam_every == 1 and len(step.sam_boxes):
-            figures["sam"] = self._sam_backward(step)
+        if isinstance(batch.main, Pairs):
+            figures |= self._pairs_backward(batch.main)
+        elif batch.main is not None:
+            figures["contrast"] = self._contrast_backward(batch.main)
+        if batch.boxes is not None and len(batch.boxes.boxes):
+            figures["sam"] = self._sam_backward(batch.boxes)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         figures["gradient_norm"] = float(norm)
         if math.isfinite(figures["gradient_norm"]):
             self._optimizer.step()
         return figures
 
-    def _pairs_backward(self, step: Step) -> dict[str, float]:
+    def _pairs_backward(self, pairs: Pairs) -> dict[str, float]:
         weights = LossWeights()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = training_step(self.model, step.queries, step.targets, step.truth, weights)
+            output = training_step(self.model, pairs.queries, pairs.targets, pairs.truth, weights)
             total = output.terms.total(weights)
         total.backward()
         figures = {f.name: getattr(output.terms, f.name).item() for f in fields(output.terms)}
-        return figures | _pair_figures(output.decisions.scores_NQ.detach(), step.truth.is_positive_NQ)
+        return figures | _pair_figures(output.decisions.scores_NQ.detach(), pairs.truth.is_positive_NQ)
 
-    def _contrast_backward(self, step: Step) -> float:
+    def _contrast_backward(self, crops: Crops) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = crop_contrast(self.model, step.contrast_queries, step.contrast_crops, step.is_same_contrast)
+            loss = crop_contrast(self.model, crops.queries, crops.crops, crops.is_same)
         loss.backward()
         return loss.item()
 
-    def _sam_backward(self, step: Step) -> float:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = box_prompted_masks(
-                self.model, step.sam_pixels, step.sam_frame, step.sam_boxes, step.sam_masks, self._batcher.content_hw
-            )
+    def _sam_backward(self, boxes: Boxes) -> float:
+        loss = box_prompted_masks(
+            self.model, boxes.pixels, boxes.frame, boxes.boxes, boxes.masks, self._batcher.content_hw
+        )
         loss.backward()
         return loss.item()
 
     # ---- around it
 
-    def _prefetched(self) -> Iterator[tuple[int, Step]]:
-        """Steps to do, the next one made in a thread while this one is computed."""
+    def _prefetched(self) -> Iterator[tuple[int, Batch]]:
+        """Batches of the steps to do, the next one made in a thread while this one is computed."""
         with ThreadPoolExecutor(1) as pool:
-
-            def make(number: int) -> Step:
-                return self._batcher.make(self._sampler.draw(number), number)
-
-            coming = pool.submit(make, self._step) if self._step < self._plan.steps else None
+            coming = pool.submit(self._make, self._step)
             for number in range(self._step, self._plan.steps):
-                assert coming is not None
-                step = coming.result()
-                coming = pool.submit(make, number + 1) if number + 1 < self._plan.steps else None
-                yield number, step
+                batch = coming.result()
+                coming = pool.submit(self._make, number + 1)
+                yield number, batch
+
+    def _make(self, number: int) -> Batch:
+        draw, plan = self._sampler.draw(number), self._plan
+        has_pairs = number >= plan.pairs_from_step and number % plan.pairs_every == 0
+        has_boxes = plan.only_boxes or number % plan.sam_every == 1
+        if plan.only_boxes:
+            return Batch(main=None, boxes=self._batcher.boxes(draw, number))
+        return Batch(
+            main=self._batcher.pairs(draw, number) if has_pairs else self._batcher.crops(draw, number),
+            boxes=self._batcher.boxes(draw, number) if has_boxes else None,
+        )
+
+    def _initial_model(self, config: PsReidConfig, samples: Samples, start_from: str | None) -> PsReid:
+        """A run that continues takes its own tokenizer, whatever the samples are now."""
+        if (self._folder / STATE_FILE).exists():
+            return load_model(str(self._folder / "model"))
+        return load_model(start_from) if start_from else _fresh_model(config, samples)
 
     def _restore(self) -> int:
         file = self._folder / STATE_FILE

@@ -22,6 +22,8 @@ CROP_MARGIN = 0.25
 """How far a stored crop reaches beyond the truth box, as a share of its sides: room for jittered windows."""
 CROP_HW = (176, 88)
 MIN_BOX_HEIGHT_PX = 24
+CONTRAST_QUERIES_SHARE = 0.4
+"""Queries per identity in the batch of crops: a query costs a pass through the language model."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ def load_samples(
         "loaded %d frames, %d persons, %d identities", len(columns["scenes"]), len(columns["crops"]), len(numbers)
     )
     return Samples(
-        scenes=np.stack(columns["scenes"]),
-        wide=np.stack(columns["wide"]),
-        crops=np.stack(columns["crops"]),
+        scenes=np.stack(columns.pop("scenes")),  # popped, so that no picture is held twice for long
+        wide=np.stack(columns.pop("wide")),
+        crops=np.stack(columns.pop("crops")),
         boxes=np.array(columns["boxes"], dtype=np.float32),
         frame=np.array(columns["frame"], dtype=np.int32),
         identity=np.array(columns["identity"], dtype=np.int32),
@@ -170,6 +172,7 @@ class Sampler:
         self._samples, self._seed = samples, seed
         self._identities, self._targets = identities_per_step, targets_per_identity
         self._contrast = min(contrast, len(self._groups))
+        self._contrast_queries = max(2, int(CONTRAST_QUERIES_SHARE * self._contrast))
 
     def draw(self, step: int) -> Draw:
         """The draw of one step."""
@@ -186,8 +189,8 @@ class Sampler:
         return Draw(
             queries=np.array(queries, dtype=np.int32),
             frames=np.unique(np.array(frames, dtype=np.int32)),
-            contrast_queries=np.array([c[0] for c in contrast], dtype=np.int32),
-            contrast_crops=np.array([p for c in contrast for p in c[1:]], dtype=np.int32),
+            contrast_queries=np.array([c[-1] for c in contrast[: self._contrast_queries]], dtype=np.int32),
+            contrast_crops=np.array([c[i] for i in (0, 1) for c in contrast], dtype=np.int32),
         )
 
     def _sightings(self, group: NDArray[np.int32], count: int, rng: np.random.Generator) -> list[int]:

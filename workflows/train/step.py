@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from modeling.errors import ConfigError
 from modeling.ps_reid.build import named_preset
+from modeling.ps_reid.checkpoint import load_segmentation
 from modeling.ps_reid.config import PsReidConfig
 from workflows.ledger import Ledger
 from workflows.progress import Plan, Progress, Summary
@@ -17,7 +18,7 @@ from workflows.train.foundation import FoundationPlan, FoundationRun
 from workflows.train.samples import Samples, load_samples
 
 COLUMNS = ["camera_id", "image", "persons"]
-RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from"}
+RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from"}
 
 
 def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
@@ -29,6 +30,8 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
     out = Path(config.out).expanduser().resolve()
     progress.start("train", total=plan.steps, unit="step")
     run = FoundationRun(out, model_config, samples, plan, start_from=config.start_from, on_step=progress.advance)
+    if config.sam_from:
+        run.model.segmentation.load_state_dict(load_segmentation(config.sam_from).state_dict())
     run.run()
     progress.finish()
     headline = (

@@ -5,7 +5,7 @@ independent of the order of reading.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Appearance:
     ticket: int  # a hash: the smaller, the earlier it is chosen
     frame_id: str
     camera_id: str
+    timestamp_s: float
     modality: str
     track_id: str
     identity: str
@@ -45,7 +46,7 @@ class Album:
 
     def add(self, table: pa.Table, part: str) -> None:
         """Takes the appearances of test identities from some rows of the frames table."""
-        columns = table.select(["frame_id", "camera_id", "modality", "persons"]).to_pylist()
+        columns = table.select(["frame_id", "camera_id", "timestamp_s", "modality", "persons"]).to_pylist()
         for row in columns:
             for person in row["persons"]:
                 if person["identity"].startswith("test-"):
@@ -63,9 +64,19 @@ class Album:
         ticket = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
         box = person["box_xyxy_px"]
         return Appearance(
-            ticket, row["frame_id"], row["camera_id"], row["modality"], person["track_id"], person["identity"],
-            person["clothes_id"], (box[0], box[1], box[2], box[3]), person["score"], person["text"], part,
-        )  # fmt: skip
+            ticket=ticket,
+            frame_id=row["frame_id"],
+            camera_id=row["camera_id"],
+            timestamp_s=row["timestamp_s"],
+            modality=row["modality"],
+            track_id=person["track_id"],
+            identity=person["identity"],
+            clothes_id=person["clothes_id"],
+            box_xyxy_px=(box[0], box[1], box[2], box[3]),
+            visibility=person["score"],
+            text=person["text"],
+            part=part,
+        )
 
     def _keep(self, appearance: Appearance) -> None:
         tracks = self.tracks.setdefault(appearance.identity, {})
@@ -76,12 +87,3 @@ class Album:
         if len(tracks) > TRACKS_PER_IDENTITY:
             worst = max(tracks, key=lambda track: tracks[track][0])
             del tracks[worst]
-
-
-def spread_over_tracks(appearances: Iterable[Appearance], count: int) -> list[Appearance]:
-    """Up to `count` appearances, one of every track before a second of any, by ticket."""
-    by_track: dict[str, list[Appearance]] = {}
-    for appearance in sorted(appearances):
-        by_track.setdefault(appearance.track_id, []).append(appearance)
-    rounds = sorted((depth, kept[depth]) for kept in by_track.values() for depth in range(len(kept)))
-    return [appearance for _, appearance in rounds[:count]]

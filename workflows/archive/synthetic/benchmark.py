@@ -1,8 +1,8 @@
 """Queries and galleries of an archive, as CUHK-SYSU and the PS-ReID paper do it.
 
-One query slice per test identity, with text. Its positives are frames of other tracks in the same clothes; its
-distractors are frames in which the identity is not even hidden. Every gallery size holds the same positives. Frames
-where the identity wears other clothes or is hardly seen count neither way and are left out.
+One query slice per test identity, with text. Its positives are frames in the same clothes, not of the moments around
+the slice; its distractors are frames in which the identity is not even hidden. Every gallery size holds the same
+positives. Frames where the identity wears other clothes or is hardly seen count neither way and are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modeling.regions import crop
-from workflows.archive.synthetic.appearances import Album, Appearance, spread_over_tracks
+from workflows.archive.synthetic.appearances import Album, Appearance
 from workflows.archive.synthetic.config import SynthConfig
 from workflows.archive.synthetic.itinerary import Timeline
 from workflows.archive.synthetic.population import stream
@@ -23,7 +23,9 @@ from workflows.schema import GALLERIES, QUERIES
 from workflows.storage import Folder
 
 GALLERY_SIZES = (50, 100, 500)
-MOST_POSITIVES = 8
+MOST_POSITIVES = 20
+MOST_INFRARED_POSITIVES = 2  # searching across the spectrum has queries of its own
+MOMENT_S = 2.0  # around the slice, in its own track: nearly the same picture, so no positive
 LEAST_VISIBILITY = 0.4  # of a positive
 LEAST_HEIGHT_PX = 40  # of a positive
 QUERY_VISIBILITY = 0.92
@@ -41,23 +43,35 @@ class Question:
 
 
 def ask(album: Album, best_height_px: float) -> list[Question]:
-    """One question per identity that is seen well at least once and again elsewhere."""
+    """One question per identity that is seen well at least once, and at another moment again."""
     questions = []
     for identity in album.identities():
         seen = album.of(identity)
         chosen = _choose_slice([a for a in seen if a.modality == "rgb"], best_height_px)
         if chosen is None:
             continue
-        others = [a for a in seen if a.clothes_id == chosen.clothes_id and _is_positive(a) and a.track_id != chosen.track_id]
-        positives = spread_over_tracks(others, MOST_POSITIVES)
+        positives = _positives(chosen, seen)
         if positives:
-            infrared = _choose_slice([a for a in seen if a.modality == "ir" and a.clothes_id == chosen.clothes_id], best_height_px)
+            infrared = _choose_slice(
+                [a for a in seen if a.modality == "ir" and a.clothes_id == chosen.clothes_id], best_height_px
+            )
             questions.append(Question(identity, chosen, positives, infrared))
     return questions
 
 
-def _is_positive(appearance: Appearance) -> bool:
-    return appearance.visibility >= LEAST_VISIBILITY and appearance.height_px >= LEAST_HEIGHT_PX
+def _positives(chosen: Appearance, seen: Sequence[Appearance]) -> list[Appearance]:
+    """Frames that answer the query, in order of their tickets."""
+    positives: list[Appearance] = []
+    num_infrared = 0
+    for one in sorted(seen):
+        is_same_moment = one.track_id == chosen.track_id and abs(one.timestamp_s - chosen.timestamp_s) < MOMENT_S
+        is_clear = one.visibility >= LEAST_VISIBILITY and one.height_px >= LEAST_HEIGHT_PX
+        if one.clothes_id != chosen.clothes_id or is_same_moment or not is_clear:
+            continue
+        num_infrared += one.modality == "ir"
+        if one.modality == "rgb" or num_infrared <= MOST_INFRARED_POSITIVES:
+            positives.append(one)
+    return positives[:MOST_POSITIVES]
 
 
 def _choose_slice(candidates: Sequence[Appearance], best_height_px: float) -> Appearance | None:
@@ -83,7 +97,9 @@ def queries_table(questions: Sequence[Question], frames: Folder) -> pa.Table:
             rows.append(_query_row(f"{question.query_id}-text", one, None, one.text, "T2I"))
         if question.infrared:
             other = question.infrared
-            rows.append(_query_row(f"{question.query_id}-infrared", other, crops[other.frame_id, other.identity], None, "VI"))
+            rows.append(
+                _query_row(f"{question.query_id}-infrared", other, crops[other.frame_id, other.identity], None, "VI")
+            )
     rows.sort(key=lambda row: (str(row["query_id"]).count("-") > 1, row["query_id"]))
     return pa.Table.from_pylist(rows, QUERIES)
 
@@ -106,8 +122,12 @@ def _cut(slices: Sequence[Appearance], frames: Folder) -> Mapping[tuple[str, str
         table = frames.read_table(part, columns=["frame_id", "image"], filters=pc.field("frame_id").isin(ids))
         images = dict(zip(table["frame_id"].to_pylist(), table["image"].to_pylist(), strict=True))
         for one in wanted:
-            picture = cv2.imdecode(np.frombuffer(images[one.frame_id], np.uint8), cv2.IMREAD_COLOR)
-            _, jpeg = cv2.imencode(".jpg", crop(picture, one.box_xyxy_px), [cv2.IMWRITE_JPEG_QUALITY, QUERY_JPEG_QUALITY])
+            picture = np.asarray(
+                cv2.imdecode(np.frombuffer(images[one.frame_id], np.uint8), cv2.IMREAD_COLOR), np.uint8
+            )
+            _, jpeg = cv2.imencode(
+                ".jpg", crop(picture, one.box_xyxy_px), [cv2.IMWRITE_JPEG_QUALITY, QUERY_JPEG_QUALITY]
+            )
             crops[one.frame_id, one.identity] = jpeg.tobytes()
     return crops
 

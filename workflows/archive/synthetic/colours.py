@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 Shade = tuple[float, float, float]
 
@@ -60,6 +61,16 @@ SKIN = (
     ShadeRange((18, 26), (0.46, 0.58), (0.48, 0.62)),
     ShadeRange((16, 24), (0.50, 0.62), (0.28, 0.42)),
 )
+
+
+def linear(shade: Shade) -> NDArray[np.float32]:
+    """sRGB to linear light, (3,)."""
+    return np.asarray(shade, np.float32) ** np.float32(2.2)
+
+
+def rgb(red: float, green: float, blue: float) -> NDArray[np.float32]:
+    """A colour in linear light, (3,)."""
+    return np.array([red, green, blue], np.float32)
 
 
 def choose(rng: np.random.Generator, weights: Mapping[str, float]) -> str:

@@ -28,7 +28,7 @@ class SynthConfig(StepConfig):
     """Of the pictures, pixels."""
     height: Annotated[int, Field(ge=120, le=2160, multiple_of=2)] = 360
     """Of the pictures, pixels."""
-    density: Annotated[float, Field(gt=0, le=40)] = 5.0
+    density: Annotated[float, Field(gt=0, le=40)] = 4.0
     """Persons at a time in front of a camera, on average."""
     preview: str | None = None
     """PNG file for a contact sheet of the archive."""

@@ -1,20 +1,16 @@
 """Cloth: patterns that follow the body, creases, and the paint of plain surfaces. Colours here are linear RGB."""
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from workflows.archive.synthetic.colours import Shade
+from workflows.archive.synthetic.colours import Shade, linear
 from workflows.archive.synthetic.surface import Array, Paint
 
 NOISE_SIZE = 256
-
-
-def linear(shade: Shade) -> Array:
-    """sRGB to linear light, (3,)."""
-    return np.asarray(shade, np.float32) ** np.float32(2.2)
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +58,7 @@ def soft_step(x: Array, width: float) -> Array:
     return t * t * (3 - 2 * t)
 
 
-def mix(base_P3: Array, other: Array, share_P: Array) -> Array:
+def mix(base_P3: Array, other: Array, share_P: NDArray[Any]) -> Array:
     """`other` over `base` with a share in [0, 1] per pixel."""
     return base_P3 + (other - base_P3) * share_P[:, None].astype(np.float32)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflows.archive.synthetic.body import Pose, pose_skeleton
+from workflows.archive.synthetic.colours import rgb
 from workflows.archive.synthetic.fabric import crease_field, mottle_field, tile_index
 from workflows.archive.synthetic.garments import clothe
 from workflows.archive.synthetic.head import carried, head_and_hair
@@ -115,9 +116,8 @@ def _lit(
     facing = np.clip(normal @ direction, 0, None)
     up = normal[:, 1] * 0.5 + 0.5
     around = np.float32(light.sky) * (light.ground + (1 - light.ground) * up) * (0.72 + 0.28 * normal[:, 2])
-    energy = around[:, None] * np.float32(light.sky_colour) + (np.float32(light.sun) * facing)[:, None] * np.float32(
-        light.sun_colour
-    )
+    energy = around[:, None] * rgb(*light.sky_colour)
+    energy += (np.float32(light.sun) * facing)[:, None] * rgb(*light.sun_colour)
     shine = np.clip(2 * facing * normal[:, 2] - direction[2], 0, None) ** 6
     return colour * energy + (0.02 * (1 - normal[:, 2]) ** 2 + gloss * shine * light.sun)[:, None] * np.float32(0.5)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from workflows.archive.synthetic.body import SIDES, Arm, Leg, Skeleton
-from workflows.archive.synthetic.fabric import linear, mix, pattern_share, plain, soft_step
+from workflows.archive.synthetic.colours import linear
+from workflows.archive.synthetic.fabric import mix, pattern_share, plain, soft_step
 from workflows.archive.synthetic.surface import Array, Paint, Tube
 from workflows.archive.synthetic.taxonomy import Identity
 
@@ -38,7 +39,8 @@ _TRUNK_MAN = np.array([
     (1.01, 0.036, 0.034, 0.002),
 ])  # fmt: skip
 _TRUNK_WOMAN = np.array([
-    (-0.05, 0.085, 0.064, -0.004), (0.08, 0.101, 0.074, -0.010), (0.22, 0.092, 0.066, -0.002), (0.40, 0.075, 0.056, 0.003),
+    (-0.05, 0.085, 0.064, -0.004), (0.08, 0.101, 0.074, -0.010), (0.22, 0.092, 0.066, -0.002),
+    (0.40, 0.075, 0.056, 0.003),
     (0.58, 0.086, 0.066, 0.010), (0.72, 0.094, 0.072, 0.012), (0.87, 0.090, 0.050, 0.0), (0.955, 0.060, 0.039, -0.002),
     (1.01, 0.032, 0.031, 0.002),
 ])  # fmt: skip
@@ -67,8 +69,8 @@ def _trunk(identity: Identity, skeleton: Skeleton) -> Tube:
     centre = (
         skeleton.pelvis + height[:, None] * skeleton.spine + (table[:, 3] * unit + belly)[:, None] * np.array([0, 1, 0])
     )
-    width = table[:, 1] * unit * np.where(table[:, 0] > 0.7, look.shoulders, 1.0) * look.girth**0.9
-    depth = table[:, 2] * unit * look.girth + belly
+    width: Array = table[:, 1] * unit * np.where(table[:, 0] > 0.7, look.shoulders, 1.0) * look.girth**0.9
+    depth: Array = table[:, 2] * unit * look.girth + belly
     fade = np.clip((1.0 - table[:, 0]) / 0.15, 0.25, 1)
     width, depth = width + ease * fade, depth + ease * fade
     hem = np.interp(look.hem, (0, 1), cut.hem)
@@ -161,7 +163,7 @@ def _sleeve(identity: Identity, skeleton: Skeleton, arm: Arm, side: float) -> li
         arm.shoulder + np.array([-side * 0.024, 0, -0.004]) * unit, arm.shoulder * 0.88 + arm.elbow * 0.12,
         (arm.shoulder + arm.elbow) / 2, arm.elbow, (arm.elbow + arm.wrist) / 2, arm.wrist,
     ])  # fmt: skip
-    radius = np.array([0.012, 0.0275, 0.0280, 0.0245, 0.0235, 0.0165]) * unit * girth
+    radius = np.array([0.012, 0.0265, 0.0275, 0.0245, 0.0235, 0.0165]) * unit * girth
     colour = look.accent if a.pattern.kind == "contrasting sleeves" else look.upper
     base, accent = linear(colour), linear(look.accent)
     wave = a.pattern.kind if a.pattern.kind in ("horizontal stripes", "checks", "dots", "vertical stripes") else "plain"
@@ -172,7 +174,7 @@ def _sleeve(identity: Identity, skeleton: Skeleton, arm: Arm, side: float) -> li
 
     skin = plain(look.skin)
     tubes = []
-    cloth = radius + ease * np.array([0.2, 0.9, 1, 1, 0.9, 0.75])
+    cloth = radius + ease * np.array([0.2, 0.55, 0.9, 1, 0.9, 0.75])
     if cut.sleeve < 1:
         tubes.append(Tube(points[2:], radius[2:], radius[2:], skin, front_sign=-1))
         points, cloth = points[:4].copy(), cloth[:4]
@@ -209,8 +211,9 @@ def _leg(identity: Identity, skeleton: Skeleton, leg: Leg) -> list[Tube]:
     ease = np.array([0.004, 0.005, 0.007, 0.010, 0.012, 0.014, 0.020]) * wide
     cloth = radius + (0.0 if a.lower_kind == "leggings" else ease)
     points[6] = leg.ankle + (leg.ankle - leg.knee) * (0.02 + 0.05 * look.looseness)
-    return [Tube(points, cloth, cloth, _denim(look.lower, look.fade), front_sign=-1, folds=0.05 if a.lower_kind == "leggings" else 0.17,
-                 fold_scale_m=0.10)]  # fmt: skip
+    folds = 0.05 if a.lower_kind == "leggings" else 0.17
+    fabric = _denim(look.lower, look.fade)
+    return [Tube(points, cloth, cloth, fabric, front_sign=-1, folds=folds, fold_scale_m=0.10)]
 
 
 def _denim(shade: tuple[float, float, float], fade: float) -> Paint:

@@ -1,16 +1,20 @@
 """Head, face, hair, hat and what is carried, as tubes."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workflows.archive.synthetic.body import Skeleton
-from workflows.archive.synthetic.fabric import linear, mix, plain, soft_step
+from workflows.archive.synthetic.colours import linear, rgb
+from workflows.archive.synthetic.fabric import mix, plain, soft_step
 from workflows.archive.synthetic.surface import Array, Keep, Paint, Tube
 from workflows.archive.synthetic.taxonomy import Identity
 
 # (height from chin 0 to crown 1, half-width, half-depth, forward) for a stature of 1 m
 _HEAD = np.array([
-    (0.00, 0.012, 0.014, 0.030), (0.04, 0.022, 0.026, 0.022), (0.16, 0.0335, 0.042, 0.010), (0.34, 0.0405, 0.053, 0.003),
-    (0.55, 0.0435, 0.0575, 0.0), (0.74, 0.0425, 0.056, -0.003), (0.90, 0.031, 0.041, -0.005), (0.97, 0.018, 0.024, -0.006),
+    (0.00, 0.012, 0.014, 0.030), (0.04, 0.022, 0.026, 0.022), (0.16, 0.0335, 0.042, 0.010),
+    (0.34, 0.0405, 0.053, 0.003),
+    (0.55, 0.0435, 0.0575, 0.0), (0.74, 0.0425, 0.056, -0.003), (0.90, 0.031, 0.041, -0.005),
+    (0.97, 0.018, 0.024, -0.006),
     (1.00, 0.004, 0.006, -0.006),
 ])  # fmt: skip
 HEAD_HEIGHT = 0.132  # chin to crown for a stature of 1 m
@@ -48,7 +52,7 @@ def _skull(chin: Array, unit: float, scale: float) -> tuple[Array, Array, Array]
 def _face(identity: Identity, height_m: float) -> Paint:
     a, look = identity.attributes, identity.look
     skin, hair = linear(look.skin), linear(look.hair)
-    lips = skin * np.array([0.80, 0.52, 0.52], np.float32)
+    lips = skin * rgb(0.80, 0.52, 0.52)
     dark = hair * 0.5 + 0.004
     mask = linear((0.88, 0.90, 0.92) if a.mask == "white mask" else (0.45, 0.62, 0.78))
 
@@ -66,11 +70,11 @@ def _face(identity: Identity, height_m: float) -> Paint:
             lens = (np.abs(turn - 0.45) < 0.32) & (np.abs(up - 0.55) < 0.085)
             rim = lens & ~((np.abs(turn - 0.45) < 0.24) & (np.abs(up - 0.55) < 0.055))
             rim |= (turn < 1.6) & (np.abs(up - 0.58) < 0.016)
-            colour = mix(colour, np.float32([0.012] * 3), lens * 0.92 if a.glasses == "sunglasses" else rim * 0.9)
+            colour = mix(colour, rgb(0.012, 0.012, 0.012), lens * 0.92 if a.glasses == "sunglasses" else rim * 0.9)
         if a.mask != "none":
             colour = mix(colour, mask, (turn < 1.05) * (up < 0.46))
         ear = (np.abs(turn - 1.62) < 0.14) * (np.abs(up - 0.5) < 0.11)
-        return mix(colour, skin * np.float32([0.8, 0.62, 0.58]), ear * 0.5)
+        return mix(colour, skin * rgb(0.8, 0.62, 0.58), ear * 0.5)
 
     return paint
 
@@ -114,7 +118,7 @@ def _hair(identity: Identity, skeleton: Skeleton, chin: Array) -> list[Tube]:
 def _hairline(lower: float, length_m: float) -> Keep:
     """Hair grows above the forehead and behind the temples, down to `lower` at the nape."""
 
-    def keep(angle: Array, length: Array) -> Array:
+    def keep(angle: Array, length: Array) -> NDArray[np.bool_]:
         up, turn = length / length_m, np.abs(angle)
         edge = np.interp(
             turn,
@@ -148,9 +152,7 @@ def _hat(identity: Identity, chin: Array, unit: float) -> list[Tube]:
     if a.hat.kind == "cap":
         brim = brow + np.array([[0, 0.035, 0.006], [0, 0.060, 0.006], [0, 0.085, 0.002], [0, 0.102, -0.005]]) * unit
         wide = np.array([0.045, 0.045, 0.038, 0.012]) * unit
-        tubes.append(
-            Tube(brim, wide, np.full(4, 0.004 * unit), plain(tuple(c * 0.85 for c in look.hat)), front_sign=-1)
-        )
+        tubes.append(Tube(brim, wide, np.full(4, 0.004 * unit), cloth, front_sign=-1))
     elif a.hat.kind == "brimmed hat":
         rise = brow + np.array([[0, 0, -0.003], [0, 0, 0.0], [0, 0, 0.004]]) * unit
         wide = np.array([0.086, 0.084, 0.052]) * unit
@@ -169,7 +171,7 @@ def _collar(identity: Identity, skeleton: Skeleton) -> Tube:
     size = np.array([0.050, 0.049, 0.042]) * unit * (1.15 if is_hood else 1.0)
     reach = 1.0 + 0.5 * look.hem
 
-    def keep(angle: Array, _length: Array) -> Array:
+    def keep(angle: Array, _length: Array) -> NDArray[np.bool_]:
         return np.abs(angle) > 0.45 * reach
 
     return Tube(line, size, size * 0.9, plain(look.upper), keep=keep, folds=0.3)

@@ -1,7 +1,7 @@
 """When and where people walk past a camera.
 
-A camera's timeline is a row of slots, one track each. Slot k, its person and its path follow from the seed and k, so any
-frame can be drawn alone, and memory does not grow with the length of the archive.
+A camera's timeline is a row of slots, one track each. Slot k, its person and its path follow from the seed and k, so
+any frame can be drawn alone, and memory does not grow with the length of the archive.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from workflows.archive.synthetic.scene import Placed
 
 MEAN_TRACK_S = 9.0
 LONGEST_TRACK_S = 22.0
-FARTHEST_HEIGHT = 0.11  # of the picture, how tall the smallest persons are
+FARTHEST_HEIGHT = 0.14  # of the picture, how tall the smallest persons are
 STANDING_SPEED = 0.2  # m/s, below which nobody strides
 
 
@@ -153,10 +153,8 @@ def _sample_track(
     wardrobe = make_person(seed, *person).wardrobe
     kind = rng.random()
     depth = float(np.exp(rng.uniform(np.log(near), np.log(far))))
-    if kind < 0.62:
-        points = _crossing(camera, depth, near, far, rng)
-    else:
-        points = _along_the_view(camera, near, far, rng)
+    is_crossing = kind < 0.62
+    points = _crossing(camera, depth, near, far, rng) if is_crossing else _along_the_view(camera, near, far, rng)
     speed = float(np.clip(rng.normal(1.3, 0.2), 0.8, 1.9))
     track = Track(
         number, person, int(rng.integers(len(wardrobe))), start_s, speed, points, (0.0, 0.0, 0.0),

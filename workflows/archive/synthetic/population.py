@@ -45,7 +45,7 @@ def make_person(seed: int, split: str, number: int) -> Person:
         identity = look_alike(make_person(seed, split, number - 1).wardrobe[0], rng)
     else:
         identity = sample_identity(rng)
-    wardrobe = (identity,)
+    wardrobe: tuple[Identity, ...] = (identity,)
     if rng.random() < SECOND_CLOTHES_SHARE:
         wardrobe += (with_other_clothes(identity, stream("clothes", seed, split, number)),)
     return Person(f"{split}-{number:04d}", split, wardrobe)

@@ -34,7 +34,7 @@ def paint_preview(config: SynthConfig) -> bytes:
     sheet = Image.new("RGB", (SHEET_WIDTH, people_top + card_rows * (cards[0].height + GAP) + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, 40), "Synthetic archive", INK, font=ImageFont.load_default(44))
-    facts = f"seed {config.seed} · {config.cameras} cameras · {config.frames} frames · {config.identities} identities · {config.split}"
+    facts = f"seed {config.seed} · {config.cameras} cameras · {config.frames} frames · {config.identities} identities"
     draw.text((MARGIN, 98), facts, SOFT, font=ImageFont.load_default(22))
     for place, (title, picture) in enumerate(views):
         x, y = MARGIN + place % columns * (width + GAP), top + place // columns * (height + 44)
@@ -42,7 +42,13 @@ def paint_preview(config: SynthConfig) -> bytes:
         draw.text((x + 2, y + height + 6), title, SOFT, font=ImageFont.load_default(18))
     draw.text((MARGIN, people_top - 44), "Who walks here", INK, font=ImageFont.load_default(28))
     for place, card in enumerate(cards):
-        sheet.paste(card, (MARGIN + place % card_columns * (card.width + GAP), people_top + place // card_columns * (card.height + GAP)))
+        sheet.paste(
+            card,
+            (
+                MARGIN + place % card_columns * (card.width + GAP),
+                people_top + place // card_columns * (card.height + GAP),
+            ),
+        )
     return _png(sheet)
 
 
@@ -64,7 +70,7 @@ def _outline(picture: NDArray[np.uint8], truth: PersonTruth, colour: tuple[int, 
 
 
 def _colour_of(number: int) -> tuple[int, int, int]:
-    hue = np.uint8([[[int(number * 0.618034 * 180) % 180, 170, 255]]])
+    hue = np.array([[[int(number * 0.618034 * 180) % 180, 170, 255]]], np.uint8)
     red, green, blue = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
 
@@ -81,7 +87,9 @@ def _card(config: SynthConfig, split: str, number: int) -> Image.Image:
         x, y = 62 + 122 * place, 226
         draw.ellipse((x - 40, y - 10, x + 40, y + 10), fill=(232, 230, 226))
         alpha = Image.fromarray((figure.alpha * 255).astype(np.uint8))
-        card.paste(Image.fromarray(figure.rgb), (round(x - figure.foot_xy_px[0]), round(y - figure.foot_xy_px[1])), alpha)
+        card.paste(
+            Image.fromarray(figure.rgb), (round(x - figure.foot_xy_px[0]), round(y - figure.foot_xy_px[1])), alpha
+        )
         if tint:
             draw.rectangle((0, 0, 5, card.height), fill=tint)
     draw.text((16, 242), person.name, INK, font=ImageFont.load_default(17))

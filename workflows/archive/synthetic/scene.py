@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from workflows.archive.synthetic.camera import Camera, Sensor, expose, sample_ca
 from workflows.archive.synthetic.figure import Figure, Light, Pose, draw_person
 from workflows.archive.synthetic.shadows import contact_shadow, sun_shadow
 from workflows.archive.synthetic.taxonomy import Identity
-from workflows.archive.synthetic.things import furnish
+from workflows.archive.synthetic.things import Thing, furnish
 
 __all__ = ["Camera", "PersonTruth", "Placed", "RenderedFrame", "Scene", "Sensor", "render_frame", "sample_camera"]
 
@@ -86,7 +87,9 @@ class Scene:
             away, scale = one.placed.away_m, camera.px_per_m(one.placed.away_m)
             sun_shadow(canvas, camera, one.figure.alpha, one.figure.foot_xy_px, one.foot_xy, away)
             contact_shadow(canvas, camera, one.foot_xy, away, 0.38 * scale)
-        layers = [(one.placed.away_m, number, one) for number, one in enumerate(drawn)]
+        layers: list[tuple[float, int, _Drawn | Thing]] = [
+            (one.placed.away_m, number, one) for number, one in enumerate(drawn)
+        ]
         layers += [(thing.away_m, A_THING, thing) for thing in self.things]
         for _, number, layer in sorted(layers, key=lambda item: -item[0]):
             picture = layer.figure if isinstance(layer, _Drawn) else layer
@@ -123,7 +126,7 @@ def render_frame(camera: Camera, placed: Sequence[Placed], seed: int) -> Rendere
 def infrared_look(identity: Identity) -> Identity:
     """The identity as near infrared shows it: cloth reflects by its fibre and dye, hardly by its visible colour."""
     rng = np.random.default_rng(identity.look.texture_seed)
-    changed = {}
+    changed: dict[str, Any] = {}
     for name in ("upper", "accent", "inner", "lower", "shoes", "hat", "bag"):
         seen = float(np.dot(getattr(identity.look, name), (0.45, 0.35, 0.20)))
         grey = float(np.clip(0.45 * seen + rng.uniform(0.08, 0.55), 0.06, 0.95))
@@ -135,7 +138,7 @@ def infrared_look(identity: Identity) -> Identity:
 
 def _blur_motion(figure: Figure, shift_px: float) -> Figure:
     """Smears a figure sideways over the time that the shutter is open."""
-    length = int(round(shift_px)) | 1
+    length = round(shift_px) | 1
     if length < 3:
         return figure
     half = length // 2

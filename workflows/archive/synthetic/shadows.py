@@ -25,8 +25,10 @@ def contact_shadow(
     _darken(canvas, (x0, y0), 0.5 * np.exp(-1.5 * distance).astype(np.float32))
 
 
-def sun_shadow(canvas: NDArray[np.uint8], camera: Camera, alpha: NDArray[np.float32], foot_in_figure: tuple[float, float],
-               foot_xy: tuple[float, float], away_m: float) -> None:  # fmt: skip
+def sun_shadow(
+    canvas: NDArray[np.uint8], camera: Camera, alpha: NDArray[np.float32], foot_in_figure: tuple[float, float],
+    foot_xy: tuple[float, float], away_m: float,
+) -> None:  # fmt: skip
     """Lays the figure's outline on the ground, away from the sun, in place."""
     light = camera.light
     if light.sun < 0.3 or camera.setting in ("corridor", "shop"):

@@ -1,13 +1,14 @@
 """`psreid synth`: films every camera on Ray, then joins the films and writes queries, galleries and detections.
 
-    OUT/videos/cam-01.mp4              one film per camera
-    OUT/tables/frames/                 FRAMES rows with the truth (a step folder); `score` is the visible share
-    OUT/tables/queries/  galleries/    one Parquet file each
-    OUT/detections/cam-01.det.txt      what a detector might have found, MOT format
-    OUT/archive.json                   settings, splits and notes; written last
+OUT/videos/cam-01.mp4              one film per camera
+OUT/tables/frames/                 FRAMES rows with the truth (a step folder); `score` is the visible share
+OUT/tables/queries/  galleries/    one Parquet file each
+OUT/detections/cam-01.det.txt      what a detector might have found, MOT format
+OUT/archive.json                   settings, splits and notes; written last
 """
 
 import io
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -46,7 +47,7 @@ def run_synth(config: SynthConfig, progress: Progress) -> Summary:
     frames = out.child("tables", "frames")
     manifest = run_step(
         folder=frames,
-        identity=_identity(config),
+        identity=synth_identity(config),
         shards=shards,
         stages=[StageSpec(FilmStretch, {"config": config.model_dump()}, Resources(cpus=1.0))],
         max_quarantine_share=config.max_quarantine_share,
@@ -77,10 +78,8 @@ def plan_synth(config: SynthConfig) -> Plan:
     per_frame = (time.monotonic() - started) / SAMPLE_FRAMES
     lines = {
         "cameras": config.cameras, "frames": config.frames, "identities": config.identities,
-        "shards": len(plan_stretches(config)), "seconds of video per camera": round(config.frames / config.cameras / config.fps),
+        "shards": len(plan_stretches(config)), "video_s_per_camera": round(config.frames / config.cameras / config.fps),
     }  # fmt: skip
-    import os
-
     return Plan(lines, expected_s=5 + 1.3 * per_frame * config.frames / (os.cpu_count() or 1))
 
 
@@ -92,7 +91,9 @@ def finish_archive(config: SynthConfig, out: Folder, shards: Sequence[Shard]) ->
         own = [shard for shard in shards if shard.payload["camera"] == number]
         camera_id = make_camera(config, number).camera_id
         film = io.BytesIO()
-        join_stretches((out.read_bytes(segment_name(number, int(s.payload["start"]))) for s in own), film, fps=config.fps)
+        join_stretches(
+            (out.read_bytes(segment_name(number, int(s.payload["start"]))) for s in own), film, fps=config.fps
+        )
         out.write_bytes(f"videos/{camera_id}.mp4", film.getvalue())
         lines = _read_truth(frames, own, album, config, number)
         out.write_bytes(f"detections/{camera_id}.det.txt", "".join(f"{line}\n" for line in lines).encode())
@@ -104,9 +105,11 @@ def finish_archive(config: SynthConfig, out: Folder, shards: Sequence[Shard]) ->
         out.remove(segment_name(int(shard.payload["camera"]), int(shard.payload["start"])))
 
 
-def _read_truth(frames: Folder, shards: Sequence[Shard], album: Album, config: SynthConfig, number: int) -> Iterator[str]:
+def _read_truth(
+    frames: Folder, shards: Sequence[Shard], album: Album, config: SynthConfig, number: int
+) -> Iterator[str]:
     """Detections of one camera in order of time; fills the album on the way."""
-    columns = ["frame_id", "camera_id", "modality", "frame_index", "width", "height", "persons"]
+    columns = ["frame_id", "camera_id", "timestamp_s", "modality", "frame_index", "width", "height", "persons"]
     for shard in shards:
         name = f"part-{shard.shard_id}.parquet"
         table = frames.read_table(name, columns=columns)
@@ -114,7 +117,7 @@ def _read_truth(frames: Folder, shards: Sequence[Shard], album: Album, config: S
         yield from detection_lines(table.to_pylist(), seed=config.seed, camera_number=number)
 
 
-def _identity(config: SynthConfig) -> StepIdentity:
+def synth_identity(config: SynthConfig) -> StepIdentity:
     return StepIdentity("synth", content_settings(config), {}, CODE_VERSION, SCHEMA_VERSION)
 
 
@@ -127,7 +130,12 @@ def _record(config: SynthConfig, questions: Sequence[Question]) -> dict[str, Any
         "settings": content_settings(config),
         "splits": names,
         "cameras": [
-            {"camera_id": c.camera_id, "setting": c.setting, "frames": frames_of_camera(config, n), "infrared": c.sensor.is_infrared}
+            {
+                "camera_id": c.camera_id,
+                "setting": c.setting,
+                "frames": frames_of_camera(config, n),
+                "infrared": c.sensor.is_infrared,
+            }
             for n, c in enumerate(cameras)
         ],
         "queries": len(questions),
@@ -139,11 +147,11 @@ def _notes(config: SynthConfig, num_test: int, num_questions: int) -> list[str]:
     """What a reader of the benchmark should know: what this size of archive could not give."""
     notes = []
     if num_questions < num_test:
-        notes.append(f"{num_test - num_questions} of {num_test} test identities were not seen twice in other tracks and have no query; more frames give them one.")
+        notes.append(
+            f"{num_test - num_questions} of {num_test} test identities were not seen clearly at two moments and have "
+            "no query; more frames give them one."
+        )
     short = [f"TestG{size}" for size in GALLERY_SIZES if size > config.frames]
     if short:
-        notes.append(f"{', '.join(short)} hold fewer frames than their name says, as the archive has {config.frames}.")
+        notes.append(f"{', '.join(short)} hold fewer frames than their name says: the archive has {config.frames}.")
     return notes
-
-
-

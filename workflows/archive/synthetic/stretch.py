@@ -151,7 +151,7 @@ def _frame_row(
 
 def _persons(config: SynthConfig, camera_number: int, index: int, filmed: Filmed) -> list[dict[str, Any]]:
     frame_id = frame_id_of(camera_number, index)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for track, truth in filmed.seen:
         left, top, right, bottom = truth.box_xyxy_px
         if truth.visibility < LEAST_VISIBILITY or bottom - top < LEAST_HEIGHT_PX:

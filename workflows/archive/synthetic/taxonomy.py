@@ -6,7 +6,7 @@ one, yet is somebody else and has a look of its own.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
     """A new person, with the frequencies of a European street."""
     gender = choose(rng, {"man": 0.54, "woman": 0.46})
     style = choose(rng, HAIR_STYLES[gender])
-    body = {
+    body: dict[str, Any] = {
         "gender": gender,
         "build": choose(rng, BUILDS),
         "hair_style": style,
@@ -176,7 +176,7 @@ def _sample_item(rng: np.random.Generator, kinds: dict[str, float], colours: dic
     return NO_ITEM if kind == "none" else Item(kind, choose(rng, colours))
 
 
-def _sample_clothes(gender: str, rng: np.random.Generator) -> dict[str, object]:
+def _sample_clothes(gender: str, rng: np.random.Generator) -> dict[str, Any]:
     upper_colour = choose(rng, UPPER_COLOURS)
     pattern = choose(rng, PATTERNS)
     accents = {name: weight for name, weight in ACCENTS.items() if name != upper_colour}
@@ -195,6 +195,12 @@ def _sample_clothes(gender: str, rng: np.random.Generator) -> dict[str, object]:
     }
 
 
+def _sample_skin(hair_colour: str, rng: np.random.Generator) -> Shade:
+    """Fair and red hair go with light skin."""
+    shares = [0.85, 0.15, 0.0, 0.0] if hair_colour in ("blond", "red") else [0.46, 0.24, 0.17, 0.13]
+    return SKIN[int(rng.choice(len(SKIN), p=shares))].sample(rng)
+
+
 def _sample_look(attributes: Attributes, rng: np.random.Generator) -> Look:
     is_man = attributes.gender == "man"
     girth = {"slim": 0.88, "medium": 1.0, "heavy": 1.17}[attributes.build]
@@ -203,7 +209,7 @@ def _sample_look(attributes: Attributes, rng: np.random.Generator) -> Look:
         height_m=float(np.clip(rng.normal(1.77 if is_man else 1.65, 0.07), 1.48, 1.98)),
         girth=girth * rng.uniform(0.95, 1.06),
         shoulders=rng.uniform(0.94, 1.07),
-        skin=SKIN[int(rng.choice(4, p=[0.55, 0.22, 0.13, 0.10]))].sample(rng),
+        skin=_sample_skin(attributes.hair_colour, rng),
         hair=HAIR[attributes.hair_colour].sample(rng),
         beard=float(rng.uniform(0.4, 1.0)) if is_man and rng.random() < 0.3 else 0.0,
         upper=CLOTH[attributes.upper_colour].sample(rng),

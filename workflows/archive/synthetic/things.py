@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from workflows.archive.synthetic.camera import Camera
+from workflows.archive.synthetic.colours import rgb
 from workflows.archive.synthetic.fabric import mottle_field
 
-Picture = NDArray[np.float32]  # (H, W, 4): linear RGB and coverage
+Picture = NDArray[np.floating[Any]]  # (H, W, 4): linear RGB and coverage
 OVERSAMPLED = 2
 
 
@@ -41,7 +43,7 @@ def furnish(camera: Camera) -> list[Thing]:
         "corridor": ["pillar", "pillar", "plant", "bench", "bin", "sign"],
         "shop": ["rack", "rack", "pillar", "plant", "rack", "sign"],
     }[camera.setting]
-    far = 1.72 * camera.focal_px / (0.12 * camera.height)
+    far = 1.72 * camera.focal_px / (0.15 * camera.height)
     near = camera.away_at_row(camera.height * 0.97)
     things = []
     for name in names:
@@ -77,7 +79,7 @@ def _canvas(size: tuple[int, int]) -> Picture:
 def _fill(
     picture: Picture,
     box: tuple[float, float, float, float],
-    colour: NDArray[np.float32] | float,
+    colour: NDArray[np.floating[Any]] | float,
     *,
     round_sides: bool = False,
 ) -> None:
@@ -108,13 +110,13 @@ def _lamp(size: tuple[int, int], rng: np.random.Generator) -> Picture:
     _fill(picture, (0.38, 0.0, 0.62, 1.0), colour, round_sides=True)
     _fill(picture, (0.30, 0.86, 0.70, 1.0), colour * 0.8, round_sides=True)
     if rng.random() < 0.6:
-        _fill(picture, (0.0, 0.50, 1.0, 0.58), _dull(rng, 0.1, 0.6, 0.3))
+        _fill(picture, (0.0, 0.50, 1.0, 0.58), _dull(rng, 0.1, 0.6, 0.15))
     return picture
 
 
 def _tree(size: tuple[int, int], rng: np.random.Generator) -> Picture:
     picture = _canvas(size)
-    _fill(picture, (0.43, 0.25, 0.57, 1.0), np.float32([0.10, 0.075, 0.05]), round_sides=True)
+    _fill(picture, (0.43, 0.25, 0.57, 1.0), rgb(0.10, 0.075, 0.05), round_sides=True)
     _leaves(picture, rng, (0.5, 0.22), (0.5, 0.24))
     return picture
 
@@ -142,7 +144,7 @@ def _leaves(picture: Picture, rng: np.random.Generator, centre: tuple[float, flo
     noise = mottle_field()[(rows * scale).astype(int) % 256, ((columns * scale).astype(int) + shift) % 256]
     inside = x * x + y * y + 0.18 * noise < 0.86
     fine = mottle_field()[(rows * scale * 3.1).astype(int) % 256, ((columns * scale * 3.1).astype(int) + shift) % 256]
-    green = np.float32([0.065, 0.11, 0.03]) * np.float32(rng.uniform(0.6, 1.6))
+    green = rgb(0.065, 0.11, 0.03) * np.float32(rng.uniform(0.6, 1.6))
     light = np.clip(0.85 - 0.5 * y + 0.35 * fine, 0.2, 2)
     picture[inside, :3] = (light[..., None] * green)[inside]
     picture[inside, 3] = 1
@@ -151,11 +153,11 @@ def _leaves(picture: Picture, rng: np.random.Generator, centre: tuple[float, flo
 def _car(size: tuple[int, int], rng: np.random.Generator) -> Picture:
     picture = _canvas(size)
     height, width = size
-    body = _dull(rng, 0.03, 0.6, 0.25)
+    body = _dull(rng, 0.03, 0.6, 0.12)
     roof = [(0.22, 0.05), (0.68, 0.05), (0.84, 0.45), (0.08, 0.45)]
     hull = [(0.02, 0.42), (0.90, 0.40), (0.99, 0.52), (0.99, 0.86), (0.01, 0.86)]
     glass = [(0.25, 0.10), (0.66, 0.10), (0.78, 0.42), (0.14, 0.42)]
-    for outline, colour in ((roof, body * 0.9), (hull, body), (glass, np.float32([0.04, 0.05, 0.06]))):
+    for outline, colour in ((roof, body * 0.9), (hull, body), (glass, rgb(0.04, 0.05, 0.06))):
         points = np.array([(x * width, y * height) for x, y in outline], np.int32)
         cv2.fillPoly(picture, [points], (*[float(c) for c in colour], 1.0))
     _fill(picture, (0.46, 0.08, 0.48, 0.45), body * 0.8)
@@ -169,7 +171,7 @@ def _car(size: tuple[int, int], rng: np.random.Generator) -> Picture:
 
 def _bench(size: tuple[int, int], rng: np.random.Generator) -> Picture:
     picture = _canvas(size)
-    wood = np.float32([0.22, 0.13, 0.07]) * np.float32(rng.uniform(0.5, 1.6))
+    wood = rgb(0.22, 0.13, 0.07) * np.float32(rng.uniform(0.5, 1.6))
     for top in (0.02, 0.18, 0.34, 0.50):
         _fill(picture, (0.0, top, 1.0, top + 0.12), wood * (1.1 - top * 0.5))
     for left in (0.05, 0.9):

@@ -1,0 +1,70 @@
+"""`psreid bench`: runs one of the benchmarks and says what came out, as a table and as numbers."""
+
+from dataclasses import asdict
+from typing import Any
+
+from workflows.bench.config import BenchConfig
+from workflows.progress import Plan, Progress, Summary
+
+INGEST_RUN_S, PIPELINE_RUN_S = 30.0, 60.0
+NUM_RUNS = 3  # ours and two plain ones, each about that long
+
+
+def run_bench(config: BenchConfig, progress: Progress) -> Summary:
+    """Times what the config names. The judge needs torch, the others start Ray."""
+    return {"judge": _judge, "ingest": _ingest, "pipeline": _pipeline}[config.what](config, progress)
+
+
+def plan_bench(config: BenchConfig) -> Plan:
+    """What would be timed."""
+    if config.what == "judge":
+        lines: dict[str, int | float | str] = {
+            "queries": ", ".join(map(str, config.queries)), "targets": config.targets,
+            "ways": "plain, joint, separated", "repeats": config.repeats,
+        }  # fmt: skip
+        return Plan(lines)
+    least_s = config.least_s or (INGEST_RUN_S if config.what == "ingest" else PIPELINE_RUN_S)
+    return Plan({"source": str(config.source), "runs": NUM_RUNS, "seconds each, at least": least_s}, NUM_RUNS * least_s)
+
+
+def _judge(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.bench.judge import bench_judge
+    from workflows.bench.table import judge_record, judge_table
+
+    bench = bench_judge(config, progress)
+    best = [t for t in bench.timings if t.way == "separated"][-1]
+    headline = (
+        f"Separated judges {best.num_queries} queries on {best.num_targets} targets {best.ratio:.1f} times as fast as "
+        f"one forward per pair: {best.reached:.0%} of the {best.promise:.1f} that the token counts promise."
+    )
+    return Summary(headline, "", details=judge_table(bench), record=judge_record(bench))
+
+
+def _ingest(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.ingest.bench import bench_ingest
+
+    progress.say("bench ingest: plain decoding first, then the pipeline")
+    bench = bench_ingest(str(config.source), every=config.every, run_s=config.least_s or INGEST_RUN_S)
+    headline = (
+        f"Ingest runs at {bench.ratio:.2f} of plain PyAV: {bench.pipeline_fps:.1f} frames/s against "
+        f"{max(bench.plain_loop_fps, bench.plain_per_core_fps):.1f}, {bench.frames} frames on {bench.cores} cores."
+    )
+    return _summary(headline, "ingest", asdict(bench))
+
+
+def _pipeline(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.search.bench import bench_pipeline
+
+    progress.say("bench pipeline: the pipeline first, then plain loops")
+    bench = bench_pipeline(str(config.source), model=config.model, least_s=config.least_s or PIPELINE_RUN_S)
+    plain = max(bench.one_process_frames_per_s, bench.process_per_core_frames_per_s)
+    headline = (
+        f"The Ray pipeline runs at {bench.ratio:.2f} of a bare loop: {bench.pipeline_frames_per_s:.1f} frames/s "
+        f"against {plain:.1f}, {bench.frames} frames on {bench.cores} cores in {bench.pipeline_s:.0f} s."
+    )
+    return _summary(headline, "pipeline", {**asdict(bench), "ratio": bench.ratio})
+
+
+def _summary(headline: str, name: str, figures: dict[str, Any]) -> Summary:
+    details = [f"{key.replace('_', ' '):<32}{value:>12,.2f}" for key, value in figures.items()]
+    return Summary(headline, "", details=details, record={name: figures})
