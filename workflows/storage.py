@@ -187,9 +187,24 @@ class Folder:
             raise DataError(f"{self.path(name)} cannot be read as a Parquet table: {error}") from error
 
     def write_table(self, name: str, table: pa.Table, *, row_group_rows: int | None = None) -> None:
-        """Writes Parquet (zstd), whole or not at all. `row_group_rows`: rows a reader has to fetch for one."""
+        """Writes Parquet (zstd), whole or not at all. `row_group_rows`: rows a reader has to fetch for one.
+
+        Pictures are compressed already: packing them again, or looking for repeats, costs three times the write.
+        """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
+        plain = [field.name for field in table.schema if not pa.types.is_binary(field.type)]
+        if len(plain) == table.num_columns:
+            pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
+        else:
+            strings = [field.name for field in table.schema if pa.types.is_string(field.type)]
+            pq.write_table(
+                table,
+                sink,
+                compression=dict.fromkeys(plain, "zstd"),
+                use_dictionary=strings,
+                write_statistics=plain,
+                row_group_size=row_group_rows,
+            )
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def size_bytes(self, name: str) -> int:

@@ -7,7 +7,6 @@ clip/ llama/          Hugging Face folders, only for parts that the config does 
 sam.safetensors       likewise
 """
 
-import hashlib
 import json
 from copy import deepcopy
 from pathlib import Path
@@ -22,27 +21,14 @@ from transformers import CLIPImageProcessor, LlamaForCausalLM
 from modeling.backbones.sam import save_sam
 from modeling.errors import WeightsError
 from modeling.ps_reid.build import build_model, build_segmentation, lora_config
-from modeling.ps_reid.config import CONFIG_VERSION, PRESETS, PsReidConfig
+from modeling.ps_reid.config import CONFIG_VERSION, PsReidConfig
+from modeling.ps_reid.folder import CONFIG_FILE, model_folder
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.segmentation import SegmentationModule
 
-SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 _BACKBONES = ("vision.", "language.", "segmentation.sam.")
 _MASK_DECODER = "segmentation.sam.mask_decoder."
-_PARTS_FILE, _CONFIG_FILE, _LORA_FILE = "psreid.safetensors", "config.json", "adapter_model.safetensors"
-
-
-def model_folder(model: str) -> Path:
-    """The folder of a saved model: a path, or the name of shipped weights ("tiny").
-
-    Raises WeightsError saying what is there instead.
-    """
-    folder = SHIPPED_FOLDER / model if model in PRESETS else Path(model).expanduser()
-    if (folder / _CONFIG_FILE).is_file():
-        return folder
-    shipped = sorted(p.parent.name for p in SHIPPED_FOLDER.glob(f"*/{_CONFIG_FILE}"))
-    hint = f"weights are shipped for {', '.join(shipped) or 'no preset'}; for others give the folder of a trained model"
-    raise WeightsError(f"no model at {model!r}: {folder / _CONFIG_FILE} does not exist; {hint}")
+_PARTS_FILE, _LORA_FILE = "psreid.safetensors", "adapter_model.safetensors"
 
 
 def save_model(model: PsReid, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -60,7 +46,7 @@ def save_model(model: PsReid, folder: Path, *, dtype: torch.dtype = torch.float3
     lora = get_peft_model_state_dict(model.language)
     save_file(_stored(lora, dtype), folder / "lora" / _LORA_FILE)
     save_file(_stored(_own_state(model), dtype), folder / _PARTS_FILE)
-    (folder / _CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
 
 
 def load_model(model: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PsReid:
@@ -84,15 +70,6 @@ def load_segmentation(model: str, *, device: str = "cpu") -> SegmentationModule:
     if decoder:
         module.sam.mask_decoder.load_state_dict(decoder)
     return module.to(device).eval()
-
-
-def model_identity(model: str) -> str:
-    """16 hex digits that change with any file of the model."""
-    folder, digest = model_folder(model), hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(str(file.relative_to(folder)).encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def _own_state(model: PsReid) -> dict[str, Tensor]:
@@ -152,14 +129,14 @@ def _with_local_sources(config: PsReidConfig, folder: Path) -> PsReidConfig:
 
 
 def _read_config(folder: Path) -> PsReidConfig:
-    text = (folder / _CONFIG_FILE).read_text()
+    text = (folder / CONFIG_FILE).read_text()
     try:
         version = json.loads(text).get("version")
         if version != CONFIG_VERSION:
-            raise WeightsError(f"{folder / _CONFIG_FILE} has version {version}; this psreid reads {CONFIG_VERSION}")
+            raise WeightsError(f"{folder / CONFIG_FILE} has version {version}; this psreid reads {CONFIG_VERSION}")
         return PsReidConfig.model_validate_json(text)
     except (ValidationError, json.JSONDecodeError, AttributeError) as error:
-        raise WeightsError(f"{folder / _CONFIG_FILE} is not a psreid model's config: {error}") from error
+        raise WeightsError(f"{folder / CONFIG_FILE} is not a psreid model's config: {error}") from error
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from modeling.ps_reid.batches import Processor
-from modeling.ps_reid.checkpoint import load_model, model_identity
+from modeling.ps_reid.checkpoint import load_model
+from modeling.ps_reid.folder import model_identity
 from modeling.ps_reid.model import PsReid
 from modeling.types import ImageHWC, QueryInput
 

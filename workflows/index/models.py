@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=8)
 def identity_of_model(model: str) -> str:
     """Changes with the model's weights and config. Read once a process: large weights take seconds to hash."""
-    from modeling.ps_reid.checkpoint import model_identity
+    from modeling.ps_reid.folder import model_identity
 
     return model_identity(model)
 

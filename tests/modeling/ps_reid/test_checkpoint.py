@@ -11,8 +11,9 @@ import torch
 
 from modeling.errors import ConfigError, WeightsError
 from modeling.ps_reid.build import build_model, named_preset
-from modeling.ps_reid.checkpoint import load_model, load_segmentation, model_identity, save_model
+from modeling.ps_reid.checkpoint import load_model, load_segmentation, save_model
 from modeling.ps_reid.config import PRESETS, LanguageConfig, PsReidConfig
+from modeling.ps_reid.folder import model_identity
 from modeling.ps_reid.judge import Judge
 from modeling.ps_reid.person_encoder import load_person_encoder
 from modeling.ps_reid.segmenter import Segmenter

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-APPEARANCES_PER_TRACK = 6
+APPEARANCES_PER_TRACK = 10
 TRACKS_PER_IDENTITY = 40
 
 

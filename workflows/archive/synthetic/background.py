@@ -47,7 +47,7 @@ def paint_background(camera: Camera) -> NDArray[np.uint8]:
         roof = float(rng.uniform(4, 14))
         picture = np.where((~view.is_ground & (view.up > roof))[..., None], _sky(view, rng), picture)
     strength = camera.light.sky * 0.85 + camera.light.sun * 0.45
-    picture *= np.float32(strength) * np.where(view.is_ground, _patches(camera, rng), 1.0)[..., None]
+    picture *= np.float32(strength) * np.where(view.is_ground, paint_light(camera), 1.0)[..., None]
     return (np.clip(picture, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)
 
 
@@ -215,9 +215,7 @@ def _shelves(view: _View, rng: np.random.Generator) -> Plane:
     x, z = view.across + 50, view.up
     board = np.maximum(_seam(z, 0.42, 0.03, view.blur_m), _seam(x, 1.3, 0.03, view.blur_m))
     item = np.floor(x / 0.16).astype(np.int64) * 7 + np.floor(z / 0.42).astype(np.int64) * 41
-    palette = np.clip(rng.uniform(0.03, 0.6, (64, 1)) * (1 + rng.normal(0, 0.2, (64, 3))), 0.01, 0.9).astype(
-        np.float32
-    )
+    palette = np.clip(rng.uniform(0.03, 0.6, (64, 1)) * (1 + rng.normal(0, 0.2, (64, 3))), 0.01, 0.9).astype(np.float32)
     height = 0.18 + 0.2 * ((item * 13) % 10) / 10
     goods = np.where(((z % 0.42) < height)[..., None], palette[item % 64], rgb(0.10, 0.10, 0.10))
     colour = _mixed(goods, _tone(rng, 0.3, 0.7), board)
@@ -237,11 +235,11 @@ def _sky(view: _View, rng: np.random.Generator) -> Plane:
     return blue * (1 + clouds)[..., None]
 
 
-def _patches(camera: Camera, rng: np.random.Generator) -> Plane:
-    """Uneven light: broad shadows of buildings and trees under the sun, lamps indoors."""
+def paint_light(camera: Camera) -> Plane:
+    """(H, W) strength of the light on the ground: shadows of buildings and trees under the sun, pools of lamps indoors."""
+    rng = np.random.default_rng([camera.seed, 3])
     coarse = rng.standard_normal((5, 8)).astype(np.float32)
     field = cv2.resize(coarse, (camera.width, camera.height), interpolation=cv2.INTER_CUBIC)
     if camera.light.sun > 0.35 and camera.setting in ("street", "plaza"):
-        edge = np.clip((field - 0.5) * 5, 0, 1)
-        return (1 - 0.45 * edge).astype(np.float32)
-    return (1 + 0.07 * field).astype(np.float32)
+        return (1 - 0.45 * np.clip((field - 0.4) * 5, 0, 1)).astype(np.float32)
+    return (1 + 0.12 * np.clip(field, -2, 2)).astype(np.float32)

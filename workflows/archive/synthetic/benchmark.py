@@ -24,7 +24,8 @@ from workflows.storage import Folder
 
 GALLERY_SIZES = (50, 100, 500)
 MOST_POSITIVES = 20
-MOST_INFRARED_POSITIVES = 2  # searching across the spectrum has queries of its own
+LEAST_ELSEWHERE = 4  # positives of other cameras, where the query's own camera has fewer
+MOST_INFRARED_POSITIVES = 1  # searching across the spectrum has queries of its own
 MOMENT_S = 2.0  # around the slice, in its own track: nearly the same picture, so no positive
 LEAST_VISIBILITY = 0.4  # of a positive
 LEAST_HEIGHT_PX = 40  # of a positive
@@ -60,18 +61,19 @@ def ask(album: Album, best_height_px: float) -> list[Question]:
 
 
 def _positives(chosen: Appearance, seen: Sequence[Appearance]) -> list[Appearance]:
-    """Frames that answer the query, in order of their tickets."""
-    positives: list[Appearance] = []
-    num_infrared = 0
-    for one in sorted(seen):
-        is_same_moment = one.track_id == chosen.track_id and abs(one.timestamp_s - chosen.timestamp_s) < MOMENT_S
-        is_clear = one.visibility >= LEAST_VISIBILITY and one.height_px >= LEAST_HEIGHT_PX
-        if one.clothes_id != chosen.clothes_id or is_same_moment or not is_clear:
-            continue
-        num_infrared += one.modality == "ir"
-        if one.modality == "rgb" or num_infrared <= MOST_INFRARED_POSITIVES:
-            positives.append(one)
-    return positives[:MOST_POSITIVES]
+    """Frames that answer the query: half from its own camera, half from others, in order of their tickets."""
+    answers = [one for one in sorted(seen) if _answers(one, chosen)]
+    here = [one for one in answers if one.camera_id == chosen.camera_id][: MOST_POSITIVES // 2]
+    others = [one for one in answers if one.camera_id != chosen.camera_id]
+    infrared = [one for one in others if one.modality == "ir"][:MOST_INFRARED_POSITIVES]
+    others = sorted([one for one in others if one.modality == "rgb"] + infrared)
+    return sorted(here + others[: max(len(here), LEAST_ELSEWHERE)])
+
+
+def _answers(one: Appearance, chosen: Appearance) -> bool:
+    is_same_moment = one.track_id == chosen.track_id and abs(one.timestamp_s - chosen.timestamp_s) < MOMENT_S
+    is_clear = one.visibility >= LEAST_VISIBILITY and one.height_px >= LEAST_HEIGHT_PX
+    return one.clothes_id == chosen.clothes_id and is_clear and not is_same_moment
 
 
 def _choose_slice(candidates: Sequence[Appearance], best_height_px: float) -> Appearance | None:

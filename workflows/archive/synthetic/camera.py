@@ -108,7 +108,7 @@ def _sample_sensor(rng: np.random.Generator, is_infrared: bool) -> Sensor:
         blur_px=float(rng.uniform(0.3, 0.9)), vignette=float(rng.uniform(0.0, 0.25)),
         shutter_s=float(rng.uniform(0.002, 0.03)),
     )  # fmt: skip
-    if rng.random() < 0.2:  # dusk or night: less light, more noise
+    if rng.random() < 0.15:  # dusk or night: less light, more noise
         sensor = replace(
             sensor, exposure=sensor.exposure * float(rng.uniform(0.4, 0.65)), noise=sensor.noise * 1.8, shutter_s=0.05
         )

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from workflows.archive.synthetic.background import paint_background
+from workflows.archive.synthetic.background import paint_background, paint_light
 from workflows.archive.synthetic.camera import Camera, Sensor, expose, sample_camera
 from workflows.archive.synthetic.figure import Figure, Light, Pose, draw_person
 from workflows.archive.synthetic.shadows import contact_shadow, sun_shadow
@@ -73,6 +73,7 @@ class Scene:
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
         self.background = paint_background(camera)
+        self.light_HW = paint_light(camera)
         self.things = furnish(camera)
         for thing in self.things:
             contact_shadow(self.background, camera, thing.foot_xy, thing.away_m, thing.half_width_px)
@@ -112,7 +113,8 @@ class Scene:
             light=LAMP_OF_AN_INFRARED_CAMERA if is_infrared else camera.light, offset_xy_px=(x - left, y - top),
         )  # fmt: skip
         shift_px = abs(person.speed * np.sin(np.radians(person.heading_deg))) * scale * camera.sensor.shutter_s
-        figure = _blur_motion(figure, float(shift_px))
+        row, column = min(max(top, 0), camera.height - 1), min(max(left, 0), camera.width - 1)
+        figure = _blur_motion(_lit_by(figure, float(self.light_HW[row, column])), float(shift_px))
         corner = (round(x - figure.foot_xy_px[0]), round(y - figure.foot_xy_px[1]))
         return _Drawn(person, figure, corner, (x, y))
 
@@ -134,6 +136,12 @@ def infrared_look(identity: Identity) -> Identity:
     skin = 0.55 + 0.35 * float(np.mean(identity.look.skin))
     hair = 0.10 + 0.5 * float(np.mean(identity.look.hair))
     return replace(identity, look=replace(identity.look, skin=(skin,) * 3, hair=(hair,) * 3, **changed))
+
+
+def _lit_by(figure: Figure, strength: float) -> Figure:
+    """The figure in the light of the place where it stands; `strength` is linear."""
+    levels = np.arange(256) * strength ** (1 / 2.2)
+    return replace(figure, rgb=np.asarray(cv2.LUT(figure.rgb, np.clip(levels, 0, 255).astype(np.uint8)), np.uint8))
 
 
 def _blur_motion(figure: Figure, shift_px: float) -> Figure:

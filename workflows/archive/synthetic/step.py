@@ -20,6 +20,7 @@ from workflows.archive.synthetic.detections import detection_lines
 from workflows.archive.synthetic.population import SPLITS, make_person, population
 from workflows.archive.synthetic.preview import paint_preview
 from workflows.archive.synthetic.stretch import (
+    SEGMENTS,
     FilmStretch,
     content_settings,
     film_frame,
@@ -56,6 +57,8 @@ def run_synth(config: SynthConfig, progress: Progress) -> Summary:
     )
     if not out.exists("archive.json"):
         finish_archive(config, out, shards)
+    for name in out.list_files(f"{SEGMENTS}/"):
+        out.remove(name)
     if config.preview:
         folder, name = split_uri(config.preview)
         folder.write_bytes(name, paint_preview(config))
@@ -101,8 +104,6 @@ def finish_archive(config: SynthConfig, out: Folder, shards: Sequence[Shard]) ->
     out.write_table("tables/queries/queries.parquet", queries_table(questions, frames))
     out.write_table("tables/galleries/galleries.parquet", galleries_table(config, questions))
     out.write_json("archive.json", _record(config, questions))
-    for shard in shards:
-        out.remove(segment_name(int(shard.payload["camera"]), int(shard.payload["start"])))
 
 
 def _read_truth(

@@ -26,6 +26,7 @@ from workflows.storage import Folder
 LEAST_VISIBILITY = 0.2  # share of a figure that must be seen for it to be listed
 LEAST_HEIGHT_PX = 20
 JPEG_QUALITY = 95
+SEGMENTS = ".segments"  # films of stretches, until they are joined
 SETTING_ORDER = ("street", "plaza", "corridor", "shop")
 
 
@@ -88,7 +89,7 @@ def film_frame(config: SynthConfig, camera_number: int, frame_index: int) -> Fil
 
 
 def segment_name(camera_number: int, start: int) -> str:
-    return f".segments/cam-{camera_number + 1:02d}-{start:08d}.mp4"
+    return f"{SEGMENTS}/cam-{camera_number + 1:02d}-{start:08d}.mp4"
 
 
 class FilmStretch:
