@@ -45,7 +45,7 @@ class S3Server:
     def start(self) -> None:
         command = [
             rclone_binary(), "serve", "s3", str(self.root), "--addr", f"127.0.0.1:{self.port}",
-            "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--dir-cache-time", "0s", "--log-level", "ERROR",
+            "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--dir-cache-time", "200ms", "--log-level", "ERROR",
         ]  # fmt: skip
         environment = os.environ | {"RCLONE_CONFIG": os.devnull}
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)

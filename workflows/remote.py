@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from modeling.errors import StorageError
@@ -19,6 +20,7 @@ FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 3.0
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+BLOCKS_KEPT = 4  # of a file that is read in blocks
 RETRYABLE_ERRNO = {errno.EIO, errno.EREMOTEIO, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNREFUSED}
 
 logger = logging.getLogger(__name__)
@@ -114,9 +116,15 @@ def describe_failure(error: BaseException) -> str:
 class RangeReader(io.RawIOBase):
     """A remote file read by ranges; it holds no connection between reads."""
 
-    def __init__(self, *, size: int, fetch: Callable[[int, int], bytes]) -> None:
-        """`fetch(start, end)` gives the bytes of [start, end)."""
+    def __init__(self, *, size: int, fetch: Callable[[int, int], bytes], block_bytes: int | None = None) -> None:
+        """`fetch(start, end)` gives the bytes of [start, end).
+
+        With `block_bytes` the file is fetched in whole blocks of which the latest few are kept, for readers that jump
+        back and forth, as video demuxers do. Without, exactly the bytes asked for are fetched.
+        """
         self._size, self._fetch, self._position = size, fetch, 0
+        self._block_bytes = block_bytes
+        self._block = lru_cache(BLOCKS_KEPT)(self._fetch_block)
 
     def readable(self) -> bool:
         return True
@@ -137,10 +145,22 @@ class RangeReader(io.RawIOBase):
         end = min(self._position + len(view), self._size)
         if end <= self._position:
             return 0
-        data = self._fetch(self._position, end)
+        data = self._read_range(self._position, end)
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _read_range(self, start: int, end: int) -> bytes:
+        """The bytes of [start, end), or fewer where a block ends: callers of a raw reader ask again."""
+        if self._block_bytes is None:
+            return self._fetch(start, end)
+        number, offset = divmod(start, self._block_bytes)
+        return self._block(number)[offset : offset + end - start]
+
+    def _fetch_block(self, number: int) -> bytes:
+        assert self._block_bytes is not None
+        start = number * self._block_bytes
+        return self._fetch(start, min(start + self._block_bytes, self._size))
 
 
 def _endpoint_url() -> str | None:

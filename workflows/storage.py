@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from modeling.errors import ConfigError, DataError, StorageError
 from workflows.remote import RETRY_FOR_S, RangeReader, call_remote, s3_filesystem
 
-READ_BUFFER_BYTES = 4 << 20  # of a file opened for streaming reads, such as a video
+READ_BLOCK_BYTES = 4 << 20  # of a remote file opened for streaming reads, such as a video
 JSON = Any  # what json.dumps takes
 
 
@@ -129,7 +129,7 @@ class Folder:
     def open_input(self, name: str) -> BinaryIO:
         """A seekable file for reading; remote reads are ranges, each retried, so an outage does not break it."""
         if self.is_remote:
-            return cast(BinaryIO, io.BufferedReader(self._range_reader(name), READ_BUFFER_BYTES))
+            return cast(BinaryIO, io.BufferedReader(self._range_reader(name, block_bytes=READ_BLOCK_BYTES)))
         try:
             return Path(self.path(name)).open("rb")
         except OSError as error:
@@ -227,10 +227,11 @@ class Folder:
             raise _missing(self.path(name))
         return int(info["size"]), str(info.get("ETag") or info.get("LastModified")).strip('"')
 
-    def _range_reader(self, name: str) -> RangeReader:
+    def _range_reader(self, name: str, block_bytes: int | None = None) -> RangeReader:
         size, _ = self._stat(name)
         return RangeReader(
             size=size,
+            block_bytes=block_bytes,
             fetch=lambda start, end: cast(
                 bytes, self._remote("read", name, lambda fs, key: fs.cat_file(key, start=start, end=end))
             ),

@@ -22,7 +22,7 @@ from workflows.ledger import Ledger, table_checksum
 from workflows.storage import Folder
 
 POLL_S = 0.02
-GIVE_UP_S = 240.0
+GIVE_UP_S = 900.0  # of one command, on a machine that is busy with much else
 WORKER_PREFIXES = ("ray::MapWorker", "ray::MapBatches")
 
 

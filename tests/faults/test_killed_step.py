@@ -10,6 +10,8 @@ from tests.faults.toy import ROWS_PER_SHARD, run_toy
 from workflows.ledger import Ledger
 from workflows.storage import Folder
 
+pytestmark = pytest.mark.timeout(1800)
+
 SHARDS = 20
 
 

@@ -45,13 +45,13 @@ def test_counted_tokens_are_those_the_model_runs() -> None:
     judge, queries, targets = Judge(model), made_up_queries(6), made_up_targets(8)
     counts = count_tokens(model, queries, targets)
     encoded = [judge.encode_query(query).encoded for query in queries.values()]
-    assert counts.query == sum(int(e.kv.valid_BT.sum()) for e in encoded) / 6
+    assert counts.query == pytest.approx(sum(int(e.kv.valid_BT.sum()) for e in encoded) / 6)
     with torch.inference_mode():
         tokens = model.target_tokens(judge._processor.targets(targets))
         question = model.question_embeds(encoded[0].hint_QD)
     assert counts.target == int(tokens.valid_NT.sum()) / 8
     assert counts.decision == question.shape[1]
-    assert counts.query_vision == 8 * 4 / 6  # four of six have a picture of 4 x 2 tokens
+    assert counts.query_vision == pytest.approx(8 * 4 / 6)  # four of six have a picture of 4 x 2 tokens
 
 
 def test_prices_count_every_matrix_once() -> None:

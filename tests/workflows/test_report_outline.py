@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from modeling.errors import DataError
-from modeling.regions import mask_to_rle
-from workflows.report.outline import outline_path, rle_outline, zoom_region
+from workflows.report.outline import Outline, outline, zoom_region
 from workflows.report.pictures import decode, scene, zoom
 
 
@@ -41,8 +40,7 @@ def person(height: int = 200, width: int = 160) -> np.ndarray:
 
 def test_an_outline_encloses_its_mask() -> None:
     mask = person()
-    assert iou(draw_back(outline_path(mask), *mask.shape), mask) > 0.97
-    assert rle_outline(mask_to_rle(mask)) == outline_path(mask)
+    assert iou(draw_back(outline(mask).path, *mask.shape), mask) > 0.97
 
 
 def test_holes_and_separate_parts_are_outlined() -> None:
@@ -50,20 +48,29 @@ def test_holes_and_separate_parts_are_outlined() -> None:
     mask[5:50, 5:50] = True
     mask[20:35, 20:35] = False
     mask[60:80, 60:85] = True
-    path = outline_path(mask)
+    path = outline(mask).path
     assert path.count("M") == 3
     assert iou(draw_back(path, 90, 90), mask) > 0.95
 
 
 def test_specks_are_not_drawn_but_a_tiny_mask_is() -> None:
     mask = person()
-    clean = outline_path(mask)
+    clean = outline(mask).path
     mask[2, 2] = True
-    assert outline_path(mask) == clean
+    assert outline(mask).path == clean
     alone = np.zeros((20, 20), dtype=bool)
     alone[4, 7] = True
-    assert outline_path(alone).startswith("M7 4")
-    assert outline_path(np.zeros((20, 20), dtype=bool)) == ""
+    assert outline(alone).path.startswith("M7 4")
+    assert outline(np.zeros((20, 20), dtype=bool)) == Outline("", None)
+
+
+def test_a_zoom_follows_the_body_not_the_strays() -> None:
+    """A person split by a lamp post keeps both halves; a far stray of the mask does not widen the zoom."""
+    mask = np.zeros((200, 400), dtype=bool)
+    mask[40:100, 50:80] = mask[110:160, 50:80] = True
+    mask[10:16, 380:386] = True
+    assert outline(mask).body_xyxy_px == (50, 40, 80, 160)
+    assert outline(mask).path.count("M") == 3
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,8 @@ class TestRetries:
         assert refused.value.__cause__ is None and refused.value.__suppress_context__
 
 
-def test_a_range_reader_reads_like_a_file() -> None:
+@pytest.mark.parametrize("block_bytes", [None, 1000])
+def test_a_range_reader_reads_like_a_file(block_bytes: int | None) -> None:
     data = bytes(range(256)) * 40
     reads: list[tuple[int, int]] = []
 
@@ -199,7 +200,7 @@ def test_a_range_reader_reads_like_a_file() -> None:
         reads.append((start, end))
         return data[start:end]
 
-    reader = io.BufferedReader(remote.RangeReader(size=len(data), fetch=fetch), 1024)
+    reader = io.BufferedReader(remote.RangeReader(size=len(data), fetch=fetch, block_bytes=block_bytes), 64)
     assert reader.read(10) == data[:10]
     assert reader.seek(-4, io.SEEK_END) == len(data) - 4
     assert reader.read() == data[-4:]
@@ -207,3 +208,18 @@ def test_a_range_reader_reads_like_a_file() -> None:
     assert reader.read(3000) == data[5000:8000]
     assert reader.read(10**6) == data[8000:]
     assert all(0 <= start < end <= len(data) for start, end in reads)
+
+
+def test_jumping_between_two_places_fetches_each_block_once() -> None:
+    reads: list[tuple[int, int]] = []
+
+    def fetch(start: int, end: int) -> bytes:
+        reads.append((start, end))
+        return bytes(end - start)
+
+    reader = io.BufferedReader(remote.RangeReader(size=9500, fetch=fetch, block_bytes=1000), 16)
+    for step in range(0, 500, 20):
+        for place in (0, 9000):
+            reader.seek(place + step)
+            assert len(reader.read(20)) == 20
+    assert reads == [(0, 1000), (9000, 9500)]

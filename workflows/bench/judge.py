@@ -161,7 +161,7 @@ class _Bench:
         encoded = {}
 
         def encode() -> None:
-            encoded.update({query_id: judge.encode_query(query) for query_id, query in queries.items()})
+            encoded.update({query.query_id: query for query in judge.encode_queries(list(queries.values()))})
 
         encode_s, encode_parts = self._measure(encode)
         judge_s, judge_parts = self._measure(lambda: judge.judge(encoded, self.targets[:num_targets], pairs))
@@ -172,7 +172,7 @@ class _Bench:
         return runs
 
     def _judge_all(self, judge: Judge, queries: dict[str, QueryInput], num_targets: int) -> None:
-        encoded = {query_id: judge.encode_query(query) for query_id, query in queries.items()}
+        encoded = {query.query_id: query for query in judge.encode_queries(list(queries.values()))}
         judge.judge(encoded, self.targets[:num_targets], all_pairs(queries, num_targets))
 
     def _measure(self, work: Callable[[], object]) -> tuple[float, dict[str, float]]:

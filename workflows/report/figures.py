@@ -94,7 +94,8 @@ def empty_reason(inputs: ReportInputs, tallies: Sequence[Tally]) -> list[str]:
             "person that was looked for."
         ]
     best = max((tally.best_reject for tally in tallies if tally.best_reject), key=lambda best: best.score, default=None)
-    sentences = [f"{count(judged, 'pair')} of query and frame judged, and none scored above the threshold."]
+    pairs = count(judged, "pair of query and frame was", "pairs of query and frame were")
+    sentences = [f"{pairs} judged, and none scored above the threshold."]
     if best is not None:
         threshold = inputs.setting("threshold")
         needed = f"; a match needs more than {threshold:g}" if isinstance(threshold, int | float) else ""

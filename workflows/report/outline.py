@@ -4,39 +4,45 @@ Knows nothing of tables and pages. Path coordinates run through the centres of t
 to be shifted by half a pixel when drawn.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from modeling.regions import mask_to_box, rle_to_mask
+from modeling.regions import mask_to_box
 
 TOLERANCE_PX = 0.8
 """How far the simplified outline may lie from the mask's border; below a pixel, so no eye sees it."""
-SPECK_SHARE = 0.002
+SPECK_SHARE = 0.01
 """Parts smaller than this share of the largest part are left out of the drawing (never out of the stored mask)."""
+BODY_SHARE = 0.15
+"""Parts from this share of the largest on are taken for pieces of the person, split by what stands in front."""
 
 BoxXYXY = tuple[float, float, float, float]
 
 
-def outline_path(mask_HW: npt.NDArray[np.bool_]) -> str:
-    """The outline of all parts and holes of a mask as one compact SVG path; "" for an empty mask."""
-    box = mask_to_box(mask_HW)
-    if box is None:
-        return ""
-    left, top, right, bottom = (int(edge) for edge in box)
-    inside = np.ascontiguousarray(mask_HW[top:bottom, left:right], dtype=np.uint8)
-    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
-    areas = [cv2.contourArea(contour) for contour in contours]
-    smallest = max(areas, default=0.0) * SPECK_SHARE
-    kept = [contour for contour, area in zip(contours, areas, strict=True) if area >= smallest and len(contour) > 2]
-    return "".join(_closed_path(cv2.approxPolyDP(c, TOLERANCE_PX, closed=True)[:, 0]) for c in kept or contours)
+@dataclass(frozen=True)
+class Outline:
+    """How a mask is drawn."""
+
+    path: str
+    """The outline of all parts and holes as one compact SVG path; "" for an empty mask."""
+    body_xyxy_px: BoxXYXY | None
+    """Around the mask's main parts: what a zoom should hold even where the mask has strays; None for an empty mask."""
 
 
-def rle_outline(rle: Mapping[str, object]) -> str:
-    """The outline of a compressed run-length mask."""
-    return outline_path(rle_to_mask(rle))
+def outline(mask_HW: npt.NDArray[np.bool_]) -> Outline:
+    """The drawing of a mask."""
+    contours, areas = _contours(mask_HW)
+    if not contours:
+        return Outline("", None)
+    largest = max(areas)
+    drawn = [contour for contour, area in zip(contours, areas, strict=True) if area >= SPECK_SHARE * largest]
+    path = "".join(_closed_path(cv2.approxPolyDP(contour, TOLERANCE_PX, closed=True)[:, 0]) for contour in drawn)
+    body = [contour for contour, area in zip(contours, areas, strict=True) if area >= BODY_SHARE * largest]
+    left, top, width, height = cv2.boundingRect(np.concatenate(body))
+    return Outline(path, (float(left), float(top), float(left + width), float(top + height)))
 
 
 def zoom_region(box_xyxy_px: BoxXYXY, *, width: int, height: int, aspect: float, margin: float = 0.18) -> BoxXYXY:
@@ -51,6 +57,17 @@ def zoom_region(box_xyxy_px: BoxXYXY, *, width: int, height: int, aspect: float,
     x0, x1 = _inside((left + right) / 2, region_w, width)
     y0, y1 = _inside((top + bottom) / 2, region_h, height)
     return x0, y0, x1, y1
+
+
+def _contours(mask_HW: npt.NDArray[np.bool_]) -> tuple[list[npt.NDArray[np.int32]], list[float]]:
+    """The borders of all parts and holes with the areas they enclose in pixels (a lone pixel counts as 1)."""
+    box = mask_to_box(mask_HW)
+    if box is None:
+        return [], []
+    left, top, right, bottom = (int(edge) for edge in box)
+    inside = np.ascontiguousarray(mask_HW[top:bottom, left:right], dtype=np.uint8)
+    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    return [np.asarray(c, dtype=np.int32) for c in contours], [max(cv2.contourArea(c), 1.0) for c in contours]
 
 
 def _inside(centre: float, length: float, limit: int) -> tuple[float, float]:

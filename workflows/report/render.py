@@ -5,19 +5,17 @@ Knows nothing of pages. A picture goes either into the returned table (a page in
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from modeling.errors import DataError
-from modeling.regions import mask_to_box, rle_to_mask
+from modeling.regions import rle_to_mask
 from workflows.index.frames import read_frames
-from workflows.report.outline import BoxXYXY, outline_path, zoom_region
+from workflows.report.outline import BoxXYXY, outline, zoom_region
 from workflows.report.pictures import ImageHWC, decode, scene, zoom
 from workflows.report.selection import SHOWN
 from workflows.storage import Folder
@@ -116,22 +114,15 @@ def picture_name(frame_id: str) -> str:
 
 
 def _outline_and_box(row: Mapping[str, Any]) -> tuple[str, BoxXYXY | None, str | None]:
-    """The drawing of a row's mask, what a zoom should hold (the mask's own box, else the row's), and what is wrong."""
-    box = _corners(row["box_xyxy_px"])
+    """A mask's drawing, what a zoom should hold (the mask's main parts, else the row's box), and what is wrong."""
+    box = tuple(row["box_xyxy_px"]) if row["box_xyxy_px"] else None
     if not row["mask_rle"]:
         return "", box, None
     try:
-        mask_HW = rle_to_mask(row["mask_rle"])
+        drawn = outline(rle_to_mask(row["mask_rle"]))
     except DataError as error:
         return "", box, str(error)
-    return outline_path(mask_HW), _corners(mask_to_box(mask_HW)) or box, None
-
-
-def _corners(box: Sequence[float] | npt.NDArray[np.float32] | None) -> BoxXYXY | None:
-    if box is None:
-        return None
-    left, top, right, bottom = (float(edge) for edge in box)
-    return left, top, right, bottom
+    return drawn.path, drawn.body_xyxy_px or box, None
 
 
 def _unseen(rows: Rows, problem: str) -> Rows:

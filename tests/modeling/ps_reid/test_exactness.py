@@ -131,12 +131,14 @@ def test_a_pair_does_not_depend_on_its_batch(attention: Attention) -> None:
 def test_a_querys_encoding_does_not_depend_on_its_neighbours() -> None:
     model, queries = small_model(), list(ragged_queries().values())
     judge = Judge(model)
-    with torch.inference_mode():
-        together = model.encode_queries(judge._processor.queries(queries))
-    for row, query in enumerate(queries):
-        alone = judge.encode_query(query).encoded
-        torch.testing.assert_close(alone.qry_QD[0], together.qry_QD[row], atol=TOLERANCE, rtol=0)
-        torch.testing.assert_close(alone.metric_QM[0], together.metric_QM[row], atol=TOLERANCE, rtol=0)
+    for query, together in zip(queries, judge.encode_queries(queries), strict=True):
+        alone = judge.encode_query(query)
+        assert (together.query_id, together.num_bytes) == (query.query_id, alone.num_bytes)
+        for name in ("qry_QD", "hint_QD", "metric_QM"):
+            got, expected = (getattr(e.encoded, name) for e in (together, alone))
+            torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+        for got, expected in zip(together.encoded.kv.keys, alone.encoded.kv.keys, strict=True):
+            torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
 def test_frames_of_different_sizes_keep_their_own_boxes() -> None:

@@ -94,11 +94,12 @@ def test_a_perfect_mask_costs_nothing() -> None:
 
 
 def test_smooth_l1_is_quadratic_below_beta_and_linear_above() -> None:
+    """With beta 0.02: 0.01 costs 0.01² / 0.04, 0.02 costs 0.01, and 0.12 costs 0.12 - 0.01."""
     truth = torch.zeros(1, 4)
     at_beta = losses.smooth_l1_loss(torch.full((1, 4), 0.02), truth)
     half_beta = losses.smooth_l1_loss(torch.full((1, 4), 0.01), truth)
     far = losses.smooth_l1_loss(torch.full((1, 4), 0.12), truth)
-    assert (at_beta.item(), half_beta.item(), far.item()) == pytest.approx((0.5, 0.125, 5.5), abs=1e-5)
+    assert (at_beta.item(), half_beta.item(), far.item()) == pytest.approx((0.01, 0.0025, 0.11), abs=1e-6)
 
 
 def test_ciou_equals_the_scalar_formula() -> None:

@@ -236,7 +236,7 @@ def _sky(view: _View, rng: np.random.Generator) -> Plane:
 
 
 def paint_light(camera: Camera) -> Plane:
-    """(H, W) strength of the light on the ground: shadows of buildings and trees under the sun, pools of lamps indoors."""
+    """(H, W) strength of the light on the ground: shadows of buildings and trees outdoors, pools of lamps indoors."""
     rng = np.random.default_rng([camera.seed, 3])
     coarse = rng.standard_normal((5, 8)).astype(np.float32)
     field = cv2.resize(coarse, (camera.width, camera.height), interpolation=cv2.INTER_CUBIC)
