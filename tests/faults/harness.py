@@ -125,7 +125,11 @@ def _kill_at(driver: "subprocess.Popen[bytes]", watch: Path, markers: int, delay
     while driver.poll() is None and time.monotonic() < deadline:
         if count_markers(watch) >= markers and (victim == "driver" or _workers(process)):
             time.sleep(delay_s)
-            return _kill_driver(driver, process) if victim == "driver" else _kill_worker(process)
+            if victim == "driver":
+                return _kill_driver(driver, process)
+            if _kill_worker(process):
+                return True
+            delay_s = 0.0  # the worker was between two tasks, where it has no name: take the next that has one
         time.sleep(POLL_S)
     return False
 

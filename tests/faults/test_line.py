@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, dict[str, object]]:
 @pytest.mark.parametrize(
     ("name", "victim", "kills", "seed"),
     [
-        ("ingest", "driver", 6, 1), ("index", "driver", 6, 2), ("search", "driver", 8, 3),
+        ("ingest", "driver", 6, 1), ("index", "driver", 6, 2), ("search", "driver", 8, 3),  # 20 moments
         ("ingest", "worker", 2, 4), ("index", "worker", 2, 5), ("search", "worker", 2, 6),
     ],
 )  # fmt: skip

@@ -170,6 +170,8 @@ def depth_range(camera: Camera) -> tuple[float, float]:
     """Nearest and farthest distance at which people walk: feet near the lower edge, or figures still worth seeing."""
     near = max(camera.away_at_row(camera.height * 1.02), 1.75 * camera.focal_px / (0.85 * camera.height))
     far = 1.72 * camera.focal_px / (FARTHEST_HEIGHT * camera.height)
+    if camera.horizon_px < 0:  # a steep view: where the upper edge would cut heads off
+        far = min(far, camera.focal_px * (camera.mount_m - 1.75) / -camera.horizon_px)
     return near, max(far, near * 1.3)
 
 
