@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+DIR_CACHE_S = 0.2  # not 0: rclone then spins
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key"
 
 
@@ -40,12 +41,13 @@ class S3Server:
     def make_bucket(self, name: str) -> str:
         """A fresh bucket; gives its URI."""
         (self.root / name).mkdir(parents=True)
+        time.sleep(2 * DIR_CACHE_S)  # until the server looks at its folder again
         return f"s3://{name}"
 
     def start(self) -> None:
         command = [
             rclone_binary(), "serve", "s3", str(self.root), "--addr", f"127.0.0.1:{self.port}",
-            "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--dir-cache-time", "200ms", "--log-level", "ERROR",
+            "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--dir-cache-time", f"{DIR_CACHE_S}s", "--log-level", "ERROR",
         ]  # fmt: skip
         environment = os.environ | {"RCLONE_CONFIG": os.devnull}
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
