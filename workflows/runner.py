@@ -30,6 +30,8 @@ __all__ = ["Plan", "QuarantineLimit", "Summary", "check_quarantine", "ensure_ray
 
 TASKS_IN_FLIGHT_PER_ACTOR = 2  # one in work, one ready
 ACTOR_START_DEATHS_ALLOWED = 3  # in a row; a stage that cannot start says so by itself, so these are chance
+# Of one Ray Data execution, which costs the driver 5 KB and 2 ms a shard before it starts, and a start of the workers.
+SHARDS_PER_WAVE = 10_000
 NO_PROGRESS_S = 4 * 3600.0  # after which Ray gives the run up; one slow shard of a large model must not look stuck
 UNFUSED_CPUS = 0.0001  # Ray counts CPUs in steps of this
 
@@ -138,18 +140,14 @@ def _stream(
     """One small row of counts for each shard as it is committed."""
     ensure_ray()
     import ray
-    import ray.data
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
     from ray.exceptions import RayError
 
     _set_up_ray_data()
     run_id = uuid.uuid4().hex[:12]
-    # A block per shard. Plain rows, because from_arrow would start a task for each block.
-    rows = [encode_row(shard, pa.table({}), Notes()).to_pylist()[0] for shard in shards]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     fitted = fit_to_cluster(stages, ray.cluster_resources(), can_grow="RAY_ADDRESS" in os.environ)
-    for position, spec in enumerate(fitted):
-        call = StageCall(
+    calls = [
+        StageCall(
             spec.name,
             position,
             cpus=stages[position].resources.cpus,
@@ -159,14 +157,30 @@ def _stream(
             commits=position == len(stages) - 1,
             row_group_rows=row_group_rows,
         )
-        dataset = dataset.map_batches(**_stage_arguments(spec, call, num_shards=len(shards)))
+        for position, spec in enumerate(fitted)
+    ]
     try:
-        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-            yield from batch.to_pylist()
+        for start in range(0, len(shards), SHARDS_PER_WAVE):
+            yield from _stream_wave(shards[start : start + SHARDS_PER_WAVE], fitted, calls)
     except (RayError, SystemException, ExecutionTimeoutError) as error:
         raise JobError(
             f"Ray stopped the step: {_first_line(error)}. Run the same command again to continue."
         ) from error
+
+
+def _stream_wave(
+    shards: Sequence[Shard], stages: Sequence[StageSpec], calls: Sequence[StageCall]
+) -> Generator[dict[str, Any], None, None]:
+    """One Ray Data execution over some shards, a block for each."""
+    import ray.data
+
+    # Plain rows, because from_arrow would start a task for each block.
+    rows = [encode_row(shard, pa.table({}), Notes()).to_pylist()[0] for shard in shards]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    for spec, call in zip(stages, calls, strict=True):
+        dataset = dataset.map_batches(**_stage_arguments(spec, call, num_shards=len(shards)))
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+        yield from batch.to_pylist()
 
 
 def _stage_arguments(spec: StageSpec, call: StageCall, *, num_shards: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from modeling.errors import ConfigError, JobError, WeightsError
 from tests.faults.toy import ROWS_PER_SHARD, run_toy, toy_shards
+from workflows import runner
 from workflows.ledger import Ledger, Shard
 from workflows.progress import Progress
 from workflows.ray_cluster import fit_to_cluster
@@ -57,6 +58,15 @@ class TestOnRay:
         again = Recorder()
         assert run_toy(str(out), shards=10, progress=again) == manifest
         assert again.committed == 0 and "already complete" in again.lines[0]
+
+    def test_more_shards_than_one_execution_takes_go_in_waves(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner, "SHARDS_PER_WAVE", 3)
+        progress = Recorder()
+        run_toy(str(tmp_path / "out"), shards=7, progress=progress)
+        assert squares(tmp_path / "out") == expected_squares(7)
+        assert progress.committed == 7
 
     def test_a_rerun_does_only_what_is_missing(self, tmp_path: Path) -> None:
         out = tmp_path / "out"

@@ -5,12 +5,14 @@ joint       query prefixes computed once (the `Judge`)
 separated   targets too computed once (the `Judge`)
 
 Every way starts from the same pictures and texts. The plain way costs the same for every pair, so a sample of pairs is
-timed and scaled; `joint` costs the same for every target, so a few targets are timed with all queries and scaled;
-`separated` is timed in full. Ways take turns, the fastest of the repeats counts.
+timed and scaled, in the batch size that was fastest on this machine beforehand; `joint` costs the same for every
+target, so a few targets are timed with all queries and scaled; `separated` is timed in full. Ways take turns, the
+fastest of the repeats counts.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -26,6 +28,8 @@ from workflows.progress import Progress
 
 PARTS = ("vision", "language", "read-out", "rest")
 LEAST_TARGETS = len(PERSONS)  # one of each kind
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # that the plain way may choose from, pairs
+PROBE_PAIRS = 32
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class JudgeBench:
     """By number of queries."""
     flops: tuple[float, float]
     """Of one language token and of one vision token, without attention."""
+    plain_batch: int
+    """Pairs of one batch of the plain way, chosen as the fastest."""
 
 
 @dataclass
@@ -87,23 +93,20 @@ def bench_judge(config: BenchConfig, progress: Progress) -> JudgeBench:
     prices = token_prices(joint.model)
     progress.start("bench judge", total=len(config.queries) * config.repeats * len(WAYS), unit="run")
     bench.warm_up()
+    plain_batch = bench.choose_plain_batch()
     timings, counts = [], {}
     for num_queries in config.queries:
         queries = made_up_queries(num_queries)
         counts[num_queries] = count_tokens(joint.model, queries, bench.targets)
         runs = bench.time_ways(queries, progress)
-        for way in WAYS:
+        for way, run in runs.items():
+            ratio = runs["plain"].seconds / run.seconds
             promise = promised_ratio(counts[num_queries], prices, way, num_queries, config.targets)
-            ratio = runs["plain"].seconds / runs[way].seconds
-            best = runs[way]
-            timings.append(
-                Timing(
-                    way, num_queries, config.targets, best.timed_pairs, best.seconds, best.parts, ratio, promise
-                )
-            )  # fmt: skip
+            size = (num_queries, config.targets, run.timed_pairs)
+            timings.append(Timing(way, *size, run.seconds, run.parts, ratio, promise))
     progress.finish()
     flops = (prices.language_flops, prices.vision_flops)
-    return JudgeBench(config.device, torch.get_num_threads(), config.clock, timings, counts, flops)
+    return JudgeBench(config.device, torch.get_num_threads(), config.clock, timings, counts, flops, plain_batch)
 
 
 class _Bench:
@@ -122,6 +125,17 @@ class _Bench:
         self._plain.judge(queries, self.targets[:2], all_pairs(queries, 2))
         for judge in self._judges.values():
             self._judge_all(judge, queries, 2)
+
+    def choose_plain_batch(self) -> int:
+        """Gives the plain way the batch size that suits it best here: caches like small ones, GPUs large ones."""
+        queries = made_up_queries(LEAST_TARGETS)
+        pairs = spread_pairs(queries, len(self.targets), PROBE_PAIRS)
+        inputs = self._plain.prepare(queries, self.targets)
+        judges = {size: PlainJudge(self._plain.model, attention="joint", pairs_per_batch=size) for size in BATCH_SIZES}
+        seconds = {size: self._measure(partial(judge.decide, inputs, pairs))[0] for size, judge in judges.items()}
+        best = min(seconds, key=seconds.__getitem__)
+        self._plain = judges[best]
+        return best
 
     def time_ways(self, queries: dict[str, QueryInput], progress: Progress) -> dict[str, _Runs]:
         """The fastest of several runs of each way, taken in turns."""

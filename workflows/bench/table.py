@@ -19,7 +19,8 @@ def judge_table(bench: JudgeBench) -> list[str]:
     return [
         f"{where}; mean tokens: query {counts.query:.0f}, target {counts.target:.0f}, decision {counts.decision:.0f}; "
         f"vision: query {counts.query_vision:.0f}, target {counts.target_vision:.0f}",
-        f"a language token passes {language / 1e6:.2f} MFLOP of weights, a vision token {vision / 1e6:.2f}",
+        f"a language token passes {language / 1e6:.2f} MFLOP of weights, a vision token {vision / 1e6:.2f}; "
+        f"the plain way takes {bench.plain_batch} pairs at a time, its fastest here",
         HEADER,
         *(_line(timing, bench.counts[timing.num_queries]) for timing in bench.timings),
         "ratio: to plain. promise: by token counts, language and vision tokens weighed by the FLOPs of their weights.",
@@ -42,7 +43,12 @@ def judge_record(bench: JudgeBench) -> dict[str, Any]:
         for t in bench.timings
     ]  # fmt: skip
     language, vision = bench.flops
-    setting = {"device": bench.device, "threads": bench.threads, "clock": bench.clock}
+    setting = {
+        "device": bench.device,
+        "threads": bench.threads,
+        "clock": bench.clock,
+        "plain_pairs_per_batch": bench.plain_batch,
+    }
     return {"judge": rows, **setting, "language_token_flops": language, "vision_token_flops": vision}
 
 
