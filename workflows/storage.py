@@ -84,10 +84,10 @@ class Folder:
         except OSError as error:
             raise _local_error("read", self.path(name), error) from error
 
-    def write_bytes(self, name: str, data: bytes, *, durable: bool = True) -> None:
+    def write_bytes(self, name: str, data: bytes | memoryview, *, durable: bool = True) -> None:
         """Writes the whole file or nothing. `durable=False` skips fsync: it survives a kill, not a power cut."""
         if self.is_remote:
-            self._remote("write", name, lambda fs, key: fs.pipe_file(key, data))
+            self._remote("write", name, lambda fs, key: fs.pipe_file(key, bytes(data)))
             return
         path = Path(self.path(name))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -205,7 +205,7 @@ class Folder:
                 write_statistics=plain,
                 row_group_size=row_group_rows,
             )
-        self.write_bytes(name, sink.getvalue().to_pybytes())
+        self.write_bytes(name, memoryview(sink.getvalue()))
 
     def size_bytes(self, name: str) -> int:
         return self._stat(name)[0]

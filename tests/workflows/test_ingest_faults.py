@@ -149,14 +149,14 @@ def test_a_stage_goes_on_after_a_frame_that_raises(tmp_path, monkeypatch):
     path = write_video(tmp_path / "good.mp4", 20, options=OPTIONS)
     (shard,) = plan(path, shard_frames=64)
     stage = DecodeFrames()
-    encode = stage._picture_columns
+    encode = stage._video_columns
 
-    def fail_at_seven(camera_id, image_bgr, jpeg):
-        if read_number(image_bgr) == 7:
+    def fail_at_seven(camera_id, picture):
+        if read_number(picture.bgr) == 7:
             raise RuntimeError("poison")
-        return encode(camera_id, image_bgr, jpeg)
+        return encode(camera_id, picture)
 
-    monkeypatch.setattr(stage, "_picture_columns", fail_at_seven)
+    monkeypatch.setattr(stage, "_video_columns", fail_at_seven)
     with pytest.raises(RuntimeError):
         stage(ShardBatch(shard))
     numbers = {}

@@ -11,7 +11,8 @@ import pytest
 from tests.workflows.numbered_video import HEIGHT, WIDTH, read_number, write_video
 from workflows.ingest.split import Run, cut_shards, sample_frames
 from workflows.ingest.video_index import VideoIndex, probe_video
-from workflows.ingest.video_reader import VideoReader, upright
+from workflows.ingest.video_picture import upright
+from workflows.ingest.video_reader import VideoReader
 
 NUM_FRAMES = 90
 LONG_GOP = {"g": "40", "bf": "3", "preset": "ultrafast", "x264-params": "b-adapt=0:bframes=3:scenecut=0"}
@@ -33,7 +34,7 @@ def shards_of(index: VideoIndex, **sampling) -> list[tuple[Run, ...]]:
 def read_numbers(reader: VideoReader, shard: tuple[Run, ...]) -> list[tuple[int, int]]:
     """(index asked for, number in the picture) of every frame of a shard."""
     frames = [frame for run in shard for frame in reader.read(run)]
-    return [(frame.wanted.index, read_number(frame.image_bgr)) for frame in frames]
+    return [(frame.wanted.index, read_number(frame.picture.bgr)) for frame in frames]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_skipping_unwanted_frames_changes_no_pixel(tmp_path):
     for shard in shards_of(index_of(path), every=7):
         for run in shard:
             for frame in reader.read(run):
-                np.testing.assert_array_equal(frame.image_bgr, plain[frame.wanted.index])
+                np.testing.assert_array_equal(frame.picture.bgr, plain[frame.wanted.index])
 
 
 def test_a_recording_that_begins_in_mid_gop_counts_from_its_first_decodable_frame(tmp_path):
@@ -159,7 +160,7 @@ def test_frames_are_upright(tmp_path, turn, expected, shape):
         tmp_path / "turned.mp4", 3, draw=draw_corners, prepare=lambda stream: stream.set_display_rotation(**turn)
     )
     (shard,) = shards_of(index_of(path))
-    image = next(VideoReader(str(path)).read(shard[0])).image_bgr
+    image = next(VideoReader(str(path)).read(shard[0])).picture.bgr
     assert (corners(image), image.shape) == (expected, shape)
 
 
@@ -178,6 +179,6 @@ def test_odd_sizes_and_gray_videos_decode(tmp_path):
         prepare=lambda stream: setattr(stream, "pix_fmt", "gray"),
     )
     (shard,) = shards_of(index_of(gray))
-    images = [frame.image_bgr for frame in VideoReader(str(gray)).read(shard[0])]
+    images = [frame.picture.bgr for frame in VideoReader(str(gray)).read(shard[0])]
     assert [image.shape for image in images] == [(HEIGHT - 1, WIDTH + 1, 3)] * 5
     assert [int(image.mean()) for image in images] == [0, 40, 80, 120, 160]

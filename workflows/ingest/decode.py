@@ -11,6 +11,7 @@ from workflows.ingest.images import Picture, encode_jpeg, is_infrared, read_imag
 from workflows.ingest.payload import FaultyShard, ImageShard, VideoShard, read_payload, split_shard
 from workflows.ingest.sources import SourceFile
 from workflows.ingest.video_index import Fault
+from workflows.ingest.video_picture import VideoPicture
 from workflows.ingest.video_reader import VideoReader
 from workflows.ledger import Shard
 from workflows.schema import FRAMES
@@ -63,11 +64,11 @@ class DecodeFrames:
                     "frame_index": frame.wanted.index,
                     "timestamp_s": frame.wanted.timestamp_s,
                 }
-                if frame.image_bgr is None:
+                if frame.picture is None:
                     assert frame.fault is not None
                     _set_aside(result, row, frame.fault)
                 else:
-                    rows.append(row | self._picture_columns(video.camera_id, frame.image_bgr, None))
+                    rows.append(row | self._video_columns(video.camera_id, frame.picture))
         return rows
 
     def _image_row(self, file: SourceFile, result: ShardBatch) -> dict[str, Any] | None:
@@ -89,13 +90,11 @@ class DecodeFrames:
 
     def _picture_columns(self, camera_id: str, image_bgr: Picture, jpeg: bytes | None) -> dict[str, Any]:
         is_ir = camera_id in self.ir_cameras or is_infrared(image_bgr)
-        return {
-            "width": image_bgr.shape[1],
-            "height": image_bgr.shape[0],
-            "modality": "ir" if is_ir else "rgb",
-            "image": jpeg or encode_jpeg(image_bgr, self.jpeg_quality),
-            "persons": [],
-        }
+        return _columns(image_bgr.shape[:2], is_ir, jpeg or encode_jpeg(image_bgr, self.jpeg_quality))
+
+    def _video_columns(self, camera_id: str, picture: VideoPicture) -> dict[str, Any]:
+        is_ir = camera_id in self.ir_cameras or picture.is_infrared
+        return _columns(picture.size_hw, is_ir, picture.jpeg(self.jpeg_quality))
 
     def _reader_of(self, uri: str) -> VideoReader:
         if self._reader is None or self._reader.uri != uri:
@@ -103,6 +102,11 @@ class DecodeFrames:
                 self._reader.close()
             self._reader = VideoReader(uri)
         return self._reader
+
+
+def _columns(size_hw: tuple[int, ...], is_ir: bool, jpeg: bytes | memoryview) -> dict[str, Any]:
+    height, width = size_hw
+    return {"width": width, "height": height, "modality": "ir" if is_ir else "rgb", "image": jpeg, "persons": []}
 
 
 def _set_aside(result: ShardBatch, row: dict[str, Any], fault: Fault) -> None:

@@ -19,7 +19,7 @@ from workflows.stages import Resources, ShardBatch, StageSpec
 from workflows.storage import Folder
 
 ROW_GROUP_ROWS = 16  # a reader that wants one frame fetches 16
-DECODE_CPUS = 0.8  # decoding waits for storage now and then; also leaves room for the commit on two cores
+DECODE_CPUS = 0.6  # three on two cores: one of them waits for storage now and then
 MOST_DETECTOR_CPUS = 4  # threads of one detector on the CPU; more do not make it faster
 MOST_DETECTORS = 64
 SAMPLE_FRAMES = 6  # decoded and searched for the expected time of a plan

@@ -1,4 +1,4 @@
-"""Decodes exactly the wanted frames of one video, upright, as BGR pictures.
+"""Decodes exactly the wanted frames of one video.
 
 A reader stays open and remembers where it is, so a shard that begins where the last one ended goes on without
 seeking. Frames that are not wanted are decoded only as far as others depend on them, and never converted.
@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
-from numpy.typing import NDArray
+from av.video.reformatter import VideoReformatter
 
 from workflows.ingest.split import Run, SeekPoint, WantedFrame
 from workflows.ingest.video_index import Fault, describe, open_video
+from workflows.ingest.video_picture import VideoPicture
 
 logger = logging.getLogger(__name__)
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """A wanted frame: its picture (HWC uint8, BGR), or why there is none."""
+    """A wanted frame: its picture, or why there is none."""
 
     wanted: WantedFrame
-    image_bgr: Image | None
+    picture: VideoPicture | None
     fault: Fault | None = None
 
 
@@ -103,17 +101,11 @@ class VideoReader:
         if self._damage.covers(frame):
             what = "the decoder marks the frame as damaged" if frame.is_corrupt else "it depends on damaged data"
             return DecodedFrame(wanted, None, Fault("damaged_frame", what + (self._problem and f": {self._problem}")))
-        return DecodedFrame(wanted, self._upright_bgr(frame))
+        return DecodedFrame(wanted, VideoPicture(frame, self._reformatter))
 
     def _missing(self, wanted: WantedFrame) -> DecodedFrame:
         detail = self._problem or "the decoder gives no frame here: the data end or are damaged"
         return DecodedFrame(wanted, None, Fault("not_decodable", detail))
-
-    def _upright_bgr(self, frame: Any) -> Image:
-        converted = self._reformatter.reformat(frame, format="bgr24", interpolation=Interpolation.BILINEAR, threads=1)
-        bgr = np.asarray(converted.to_ndarray(), np.uint8)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return upright(bgr, np.frombuffer(bytes(matrix), np.int32)) if matrix is not None else bgr
 
     def _go_to(self, run: Run) -> bool:
         """Puts the decoder at or before the run's first frame, and says whether that could be done."""
@@ -226,21 +218,6 @@ class _Damage:
 
     def covers(self, frame: Any) -> bool:
         return bool(frame.is_corrupt) or frame.pts in self._covered
-
-
-def upright(image: Image, matrix: NDArray[np.int32]) -> Image:
-    """The picture as a player shows it. `matrix`: the 9 numbers of the display matrix, (x, y) -> (ax + cy, bx + dy).
-
-    Only quarter turns and mirrors are applied: other angles have no picture without empty corners.
-    """
-    a, b, c, d = (int(np.sign(matrix[place])) for place in (0, 1, 3, 4))
-    if (a == 0 or d == 0) and b and c:
-        image, a, d = image.transpose(1, 0, 2), c, b
-    if a < 0:
-        image = image[:, ::-1]
-    if d < 0:
-        image = image[::-1]
-    return np.ascontiguousarray(image)
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
