@@ -62,9 +62,9 @@ class SegmentationModule(nn.Module):
         return self.sam.mask_decoder.iou_token.weight.dtype
 
     def image_embeddings(self, pixels_N3HW: Tensor) -> Tensor:
-        """SAM's dense features f_S of N preprocessed frames. SAM runs in its own precision, whatever is around it."""
-        with torch.autocast(pixels_N3HW.device.type, enabled=False):
-            return self.sam.image_encoder(pixels_N3HW.to(self._dtype))
+        """SAM's dense features f_S of N preprocessed frames, in SAM's own precision whatever is around it."""
+        embeddings: Tensor = self.sam.image_encoder(pixels_N3HW.to(self._dtype))
+        return embeddings.to(self._dtype)
 
     def mask_logits(
         self, embedding_1Ehw: Tensor, prompts_PE: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]

@@ -25,7 +25,10 @@ def sample_windows(
 
 
 def photometric(pixels_B3HW: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> Tensor:
-    """Exposure, contrast, gamma, white balance, saturation and now and then no colour at all, per crop."""
+    """Exposure, contrast, gamma, white balance, saturation and now and then no colour at all, per crop.
+
+    A picture without colour mixes the channels by chance: infrared light sees other greys than the eye.
+    """
     count = len(pixels_B3HW)
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:
@@ -33,13 +36,15 @@ def photometric(pixels_B3HW: Tensor, generator: torch.Generator, *, strength: fl
         return middle + half * (2 * torch.rand(count, channels, 1, 1, generator=generator) - 1)
 
     out = pixels_B3HW.clamp(0.002, 1) ** uniform(math.log(0.6), math.log(1.7)).exp()
-    out = out * uniform(0.65, 1.35) * uniform(0.85, 1.15, channels=3)
+    out = out * uniform(0.65, 1.35) * uniform(0.78, 1.22, channels=3)
     mean = out.mean((2, 3), keepdim=True)
     out = (out - mean) * uniform(0.6, 1.35) + mean + uniform(-0.06, 0.06)
     grey = out.mean(1, keepdim=True)
     saturation = uniform(0.45, 1.35)
-    colourless = torch.rand(count, 1, 1, 1, generator=generator) < 0.06 * strength
-    return (grey + (out - grey) * saturation.masked_fill(colourless, 0.0)).clamp(0, 1)
+    colourless = torch.rand(count, 1, 1, 1, generator=generator) < 0.12 * strength
+    shares = torch.rand(count, 3, 1, 1, generator=generator) + 0.05
+    mixed = (out * shares / shares.sum(1, keepdim=True)).sum(1, keepdim=True)
+    return torch.where(colourless, mixed, grey + (out - grey) * saturation).clamp(0, 1)
 
 
 def degrade(pixels_B3HW: Tensor, generator: torch.Generator) -> Tensor:

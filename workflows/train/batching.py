@@ -3,6 +3,7 @@
 Shapes: Q queries, N targets, C close-ups of all targets, A supervised masks. Boxes are xyxy as shares of the frame.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -21,8 +22,10 @@ from workflows.train.samples import CROP_MARGIN, Draw, Samples, mask_stride
 MISSED_SHARE = 0.08
 """Persons that the simulated detector does not find."""
 FALSE_ALARMS_PER_FRAME = 0.7
-MODALITIES = {"both": 0.5, "image": 0.3, "text": 0.2}
+MODALITIES = {"both": 0.5, "image": 0.25, "text": 0.25}
+CROP_MODALITIES = {"both": 0.4, "image": 0.1, "text": 0.5}  # crops learn from each other as it is
 MASKED_FRAMES = 2
+BOXED_FRAMES = 4
 MASKED_PAIRS = 6
 
 
@@ -88,12 +91,14 @@ class Batcher:
         crops, _ = self._close_ups(draw.contrast_crops, generator)
         identity = self._samples.identity
         same = identity[draw.contrast_queries][:, None] == identity[draw.contrast_crops]
-        return Crops(self._queries(draw.contrast_queries, rng, generator), crops, torch.from_numpy(same))
+        return Crops(
+            self._queries(draw.contrast_queries, rng, generator, CROP_MODALITIES), crops, torch.from_numpy(same)
+        )
 
     def boxes(self, draw: Draw, step: int) -> Boxes:
         """A few of the drawn frames with all their persons."""
         rng, generator = self._chance(step, 3)
-        pixels, frame, persons = self._sam_frames(draw.frames[rng.permutation(len(draw.frames))[:MASKED_FRAMES]])
+        pixels, frame, persons = self._sam_frames(draw.frames[rng.permutation(len(draw.frames))[:BOXED_FRAMES]])
         boxes = jitter_boxes(torch.from_numpy(self._samples.boxes[persons]), generator, amount=0.06)
         return Boxes(pixels, frame, boxes, self._masks(persons))
 
@@ -103,8 +108,14 @@ class Batcher:
 
     # ---- queries and targets
 
-    def _queries(self, persons: NDArray[np.int32], rng: np.random.Generator, generator: torch.Generator) -> QueryBatch:
-        chosen = rng.choice(list(MODALITIES), len(persons), p=list(MODALITIES.values()))
+    def _queries(
+        self,
+        persons: NDArray[np.int32],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        modalities: Mapping[str, float] = MODALITIES,
+    ) -> QueryBatch:
+        chosen = rng.choice(list(modalities), len(persons), p=list(modalities.values()))
         texts = [self._samples.texts[p] for p in persons]
         has_text = np.array([bool(t) for t in texts])
         has_image = torch.from_numpy((chosen != "text") | ~has_text)

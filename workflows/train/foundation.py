@@ -162,9 +162,10 @@ class FoundationRun:
         return loss.item()
 
     def _sam_backward(self, boxes: Boxes) -> float:
-        loss = box_prompted_masks(
-            self.model, boxes.pixels, boxes.frame, boxes.boxes, boxes.masks, self._batcher.content_hw
-        )
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = box_prompted_masks(
+                self.model, boxes.pixels, boxes.frame, boxes.boxes, boxes.masks, self._batcher.content_hw
+            )
         loss.backward()
         return loss.item()
 
