@@ -1,4 +1,4 @@
-"""`psreid bench judge | ingest | pipeline`: how fast the work is beside the plain way of doing it."""
+"""`psreid bench judge | ingest | pipeline | memory`: how fast the work is beside the plain way of doing it."""
 
 import argparse
 
@@ -17,11 +17,16 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        choices=("judge", "ingest", "pipeline"),
+        choices=("judge", "ingest", "pipeline", "memory"),
         help="judge: shared computation against one forward per pair; ingest: against plain PyAV; "
-        "pipeline: Ray and the ledger against a bare loop",
+        "pipeline: Ray and the ledger against a bare loop; memory: peaks of driver and workers as an archive grows",
     )
-    parser.add_argument("source", nargs="?", metavar="SOURCE", help="ingest: a video; pipeline: a frames folder")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="ingest: a video; pipeline: a frames folder; memory: an archive of psreid synth",
+    )
     parser.add_argument(
         "--model", metavar="M", help="name or path of the model, for judge and pipeline (default: tiny)"
     )
@@ -33,6 +38,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     judge.add_argument("--threads", type=int, metavar="T", help="threads on the CPU (default: torch's choice)")
     judge.add_argument("--clock", choices=("wall", "cpu"), help="cpu: processor seconds, for a busy machine")
     judge.add_argument("--device", metavar="DEVICE", help="cpu (default) or cuda")
+    memory = parser.add_argument_group("memory")
+    memory.add_argument("--sizes", type=_numbers, metavar="N,N", help="frames of the archives (default: 1000,20000)")
     others = parser.add_argument_group("ingest and pipeline")
     others.add_argument("--every", type=int, metavar="N", help="every N-th frame of the video (default: all)")
     others.add_argument("--least-s", type=float, metavar="S", help="least seconds of a run (default: 30; pipeline 60)")
@@ -52,7 +59,7 @@ def _plan(config: BenchConfig) -> Plan:
 
 COMMAND = Command(
     name="bench",
-    help="Time the work beside the plain way of doing it: judge, ingest, pipeline.",
+    help="Time the work beside the plain way of doing it: judge, ingest, pipeline, memory.",
     config_class=BenchConfig,
     add_arguments=_add_arguments,
     run=_run,

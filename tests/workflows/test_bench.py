@@ -1,18 +1,23 @@
 """`psreid bench`: token counts and promises by hand, the stopwatch on a made-up clock, and one small real run."""
 
 import json
+import time
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from modeling.errors import ConfigError
+from modeling.errors import ConfigError, DataError
 from modeling.ps_reid.checkpoint import save_model
 from modeling.ps_reid.judge import Judge
 from ray_jobs.cli import main
 from tests.modeling.ps_reid.small_model import small_config, small_model
+from tests.workflows.synthetic_archive import make_archive
 from workflows.bench.config import BenchConfig
+from workflows.bench.memory import MIB, Peaks, _look, _watching, repeat_videos
 from workflows.bench.pairs import PERSONS, all_pairs, made_up_queries, made_up_targets, spread_pairs
 from workflows.bench.promise import TokenCounts, TokenPrices, count_tokens, promised_ratio, token_prices
 from workflows.bench.step import plan_bench
@@ -125,3 +130,35 @@ def test_bench_judge_runs_from_the_command_line(tmp_path: Path, capsys: pytest.C
     by_way = {row["way"]: row for row in rows[3:]}
     assert by_way["plain"]["timed_pairs"] == 8 and by_way["separated"]["timed_pairs"] == 128
     assert by_way["separated"]["ratio"] > 2, "sharing 16 queries must show even on a small model"
+
+
+def test_a_larger_archive_repeats_the_videos_with_their_detections(tmp_path: Path) -> None:
+    archive, larger = tmp_path / "archive", tmp_path / "larger"
+    make_archive(str(archive), frames=24)
+    larger.mkdir()
+    videos = sorted((archive / "videos").glob("*.mp4"))
+    frames = repeat_videos(archive, larger, 50)
+    links = sorted((larger / "videos").iterdir())
+    assert 50 <= frames < 50 + 24 and len(links) > len(videos)
+    assert {link.name.removesuffix(".mp4") for link in links} == {
+        file.name.removesuffix(".det.txt") for file in (larger / "detections").iterdir()
+    }
+    with pytest.raises(DataError, match="psreid synth"):
+        repeat_videos(tmp_path, larger, 1)
+
+
+def test_peaks_are_those_of_the_step_and_its_workers(tmp_path: Path) -> None:
+    """A process that holds 200 MB for a second, watched."""
+    process = get_context("spawn").Process(target=_hold, args=(200,))
+    process.start()
+    peaks = Peaks()
+    with _watching(lambda: _look(psutil.Process(process.pid), peaks)):
+        process.join()
+    assert 200 <= peaks.driver / MIB < 400
+    assert peaks.largest_worker == 0
+
+
+def _hold(megabytes: int) -> None:
+    held = b"x" * (megabytes * MIB)
+    time.sleep(1.5)
+    del held

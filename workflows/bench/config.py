@@ -6,16 +6,22 @@ from pydantic import Field, model_validator
 
 from workflows.config import StepConfig
 
-NEEDS_SOURCE = {"ingest": "a video file", "pipeline": "a folder that `psreid ingest` or `psreid synth` wrote"}
+NEEDS_SOURCE = {
+    "ingest": "a video file",
+    "pipeline": "a folder that `psreid ingest` or `psreid synth` wrote",
+    "memory": "a folder that `psreid synth` wrote",
+}
 
 
 class BenchConfig(StepConfig):
     """What to time. Judge: the model alone; ingest and pipeline: this project's way beside the plain one."""
 
-    what: Literal["judge", "ingest", "pipeline"]
-    """Judge: shared computation against one forward per pair. Ingest: against plain PyAV. Pipeline: against a loop."""
+    what: Literal["judge", "ingest", "pipeline", "memory"]
+    """Judge: shared computation against one forward per pair. Ingest: against plain PyAV. Pipeline: against a loop.
+    Memory: peaks of a small and a large archive."""
     source: str | None = None
-    """What to work on: a video for `ingest`, a frames folder for `pipeline`; `judge` makes up its own pictures."""
+    """What to work on: a video for `ingest`, a frames folder for `pipeline`, an archive for
+    `memory`; `judge` makes up its own pictures."""
     model: str = "tiny"
     """Model for `judge` and `pipeline`: a name, or the path of a saved model."""
     device: str = "cpu"
@@ -36,6 +42,9 @@ class BenchConfig(StepConfig):
     """Every n-th frame of the video, for `ingest`."""
     least_s: Annotated[float, Field(gt=0)] | None = None
     """Least seconds of a run of `ingest` (default 30) and `pipeline` (default 60)."""
+
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1000, 20_000), min_length=1)
+    """Frames of the archives that `memory` runs the whole line on."""
 
     @model_validator(mode="after")
     def _check_source(self) -> "BenchConfig":

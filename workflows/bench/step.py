@@ -12,7 +12,7 @@ NUM_RUNS = 3  # ours and two plain ones, each about that long
 
 def run_bench(config: BenchConfig, progress: Progress) -> Summary:
     """Times what the config names. The judge needs torch, the others start Ray."""
-    return {"judge": _judge, "ingest": _ingest, "pipeline": _pipeline}[config.what](config, progress)
+    return {"judge": _judge, "ingest": _ingest, "pipeline": _pipeline, "memory": _memory}[config.what](config, progress)
 
 
 def plan_bench(config: BenchConfig) -> Plan:
@@ -23,6 +23,8 @@ def plan_bench(config: BenchConfig) -> Plan:
             "ways": "plain, joint, separated", "repeats": config.repeats,
         }  # fmt: skip
         return Plan(lines)
+    if config.what == "memory":
+        return Plan({"archive": str(config.source), "frames": ", ".join(map(str, config.sizes))})
     least_s = config.least_s or (INGEST_RUN_S if config.what == "ingest" else PIPELINE_RUN_S)
     return Plan({"source": str(config.source), "runs": NUM_RUNS, "seconds each, at least": least_s}, NUM_RUNS * least_s)
 
@@ -63,6 +65,24 @@ def _pipeline(config: BenchConfig, progress: Progress) -> Summary:
         f"against {plain:.1f}, {bench.frames} frames on {bench.cores} cores in {bench.pipeline_s:.0f} s."
     )
     return _summary(headline, "pipeline", {**asdict(bench), "ratio": bench.ratio})
+
+
+def _memory(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.bench.memory import STEPS, bench_memory
+
+    figures = bench_memory(str(config.source), sizes=config.sizes, model=config.model, progress=progress)
+    lines = [f"{'step':<8}{'frames':>8}{'driver MiB':>12}{'largest worker MiB':>20}{'workers':>9}"]
+    lines += [
+        f"{f.step:<8}{f.frames:>8}{f.driver_mib:>12.0f}{f.largest_worker_mib:>20.0f}{f.num_workers:>9}" for f in figures
+    ]
+    first, last = figures[: len(STEPS)], figures[-len(STEPS) :]
+    driver = max(b.driver_mib / a.driver_mib for a, b in zip(first, last, strict=True))
+    worker = max(b.largest_worker_mib / a.largest_worker_mib for a, b in zip(first, last, strict=True))
+    headline = (
+        f"From {first[0].frames} to {last[0].frames} frames the driver's peak grows at most {driver:.2f} times, "
+        f"the largest worker's {worker:.2f} times."
+    )
+    return Summary(headline, "", details=lines, record={"memory": [asdict(f) for f in figures]})
 
 
 def _summary(headline: str, name: str, figures: dict[str, Any]) -> Summary:
