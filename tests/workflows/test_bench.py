@@ -154,7 +154,7 @@ def test_peaks_are_those_of_the_step_and_its_workers(tmp_path: Path) -> None:
     peaks = Peaks()
     with _watching(lambda: _look(psutil.Process(process.pid), peaks)):
         process.join()
-    assert 200 <= peaks.driver / MIB < 400
+    assert 200 <= peaks.driver / MIB < 1500  # and what this module imports
     assert peaks.largest_worker == 0
 
 
