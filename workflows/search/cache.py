@@ -25,41 +25,59 @@ class QueryCache:
         self._parts = [part.name for part in Ledger.read(self._folder).parts()]
         self._budget_bytes = budget_bytes
         self._encoded: OrderedDict[str, EncodedQuery] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+        """Bytes of every query that was ever encoded here."""
         self.num_bytes = 0
 
     def turns(self, query_ids: Sequence[str]) -> "Iterator[dict[str, EncodedQuery]]":
-        """These queries in turns that fit the budget together: one turn when all do, and never less than one query."""
-        turn: dict[str, EncodedQuery] = {}
-        turn_bytes = 0
-        for encoded in self._encoded_in_order(query_ids):
-            if turn and turn_bytes + encoded.num_bytes > self._budget_bytes:
-                yield turn
-                turn, turn_bytes = {}, 0
-            turn[encoded.query_id] = encoded
-            turn_bytes += encoded.num_bytes
-        if turn:
-            yield turn
+        """These queries in turns that fit the budget together: one turn when all do, and never less than one query.
 
-    def _encoded_in_order(self, query_ids: Sequence[str]) -> "Iterator[EncodedQuery]":
-        """Those at hand first, so that what is evicted for the others has been used already."""
-        at_hand = [query_id for query_id in query_ids if query_id in self._encoded]
-        missing = [query_id for query_id in query_ids if query_id not in self._encoded]
-        for query_id in at_hand:
-            self._encoded.move_to_end(query_id)
-        yield from [self._encoded[query_id] for query_id in at_hand]
-        for start in range(0, len(missing), READ_AT_ONCE):
-            for encoded in self._encode(missing[start : start + READ_AT_ONCE]):
-                self._keep(encoded)
-                yield encoded
+        The same queries make the same turns in the same inner order, whatever is at hand: the last bits of a number
+        depend on what is computed beside it, and a run that was killed must give what an undisturbed one gives.
+        """
+        ordered = sorted(query_ids)
+        if any(query_id not in self._sizes for query_id in ordered):
+            self._measure(ordered)
+        turns = self._split(ordered)
+        turns.sort(key=lambda turn: sum(query_id not in self._encoded for query_id in turn))  # those at hand first
+        for turn in turns:
+            encoded = {query_id: self._encoded[query_id] for query_id in turn if query_id in self._encoded}
+            missing = [query_id for query_id in turn if query_id not in encoded]
+            for query_id in encoded:
+                self._encoded.move_to_end(query_id)
+            for one in self._encode(missing):
+                self._keep(one)
+                encoded[one.query_id] = one
+            yield {query_id: encoded[query_id] for query_id in turn}
+
+    def _measure(self, query_ids: Sequence[str]) -> None:
+        """Encodes those never seen, to know how large they are; what fits stays at hand."""
+        unseen = [query_id for query_id in query_ids if query_id not in self._sizes]
+        for one in self._encode(unseen):
+            self._keep(one)
+
+    def _split(self, query_ids: Sequence[str]) -> list[list[str]]:
+        turns: list[list[str]] = []
+        turn_bytes = 0
+        for query_id in query_ids:
+            size = self._sizes[query_id]
+            if not turns or turn_bytes + size > self._budget_bytes:
+                turns.append([])
+                turn_bytes = 0
+            turns[-1].append(query_id)
+            turn_bytes += size
+        return turns
 
     def _encode(self, query_ids: Sequence[str]) -> "Iterator[EncodedQuery]":
-        condition = pc.field("query_id").isin(list(query_ids))
-        for part in self._parts:
-            for row in self._folder.read_table(part, ["query_id", "image", "text"], condition).to_pylist():
-                yield self._judge.encode_query(query_input(row))
+        for start in range(0, len(query_ids), READ_AT_ONCE):
+            condition = pc.field("query_id").isin(list(query_ids[start : start + READ_AT_ONCE]))
+            for part in self._parts:
+                for row in self._folder.read_table(part, ["query_id", "image", "text"], condition).to_pylist():
+                    yield self._judge.encode_query(query_input(row))
 
     def _keep(self, encoded: "EncodedQuery") -> None:
         self._encoded[encoded.query_id] = encoded
+        self._sizes[encoded.query_id] = encoded.num_bytes
         self.num_bytes += encoded.num_bytes
         while self.num_bytes > self._budget_bytes and len(self._encoded) > 1:
             _, oldest = self._encoded.popitem(last=False)
