@@ -125,7 +125,9 @@ def _check_queries(queries: Mapping[str, Mapping[str, Any]], needed: set[str], *
         raise DataError(f"{_listed(missing)} of the galleries {_have(missing)} no row in {source}")
     nameless = sorted(query_id for query_id, row in queries.items() if not row["identity"])
     if nameless:
-        raise DataError(f"{_listed(nameless)} in {source} {_have(nameless)} no identity, so no answer is right or wrong")
+        raise DataError(
+            f"{_listed(nameless)} in {source} {_have(nameless)} no identity, so no answer is right or wrong"
+        )
 
 
 def _parts_of_frames(shown: StepInput, wanted: set[str]) -> dict[str, str]:

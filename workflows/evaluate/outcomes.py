@@ -4,8 +4,8 @@ Everything is computed from the stored pairs, so another rule, another bootstrap
 no judging. Knows nothing of models.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,12 @@ class QueryPairs:
     num_predicted_px: FloatArray
     num_true_px: FloatArray
     num_shared_px: FloatArray
+
+    @classmethod
+    def none(cls) -> "QueryPairs":
+        """Of a gallery without frames."""
+        numbers, flags = np.zeros(0), np.zeros(0, dtype=np.bool_)
+        return cls([], numbers, flags, flags, numbers, numbers, numbers)
 
     def among(self, frame_ids: Sequence[str]) -> "QueryPairs":
         """Those whose frame is one of these."""
@@ -76,22 +82,22 @@ class Outcome:
     identity: str
     num_frames: int
     num_positives: int
-    num_not_judged: int
     average_precision: float
     """NaN when the gallery has no positive: such a query is in no mean of retrieval."""
     inverse_negative_penalty: float
     first_rank: int | None
     """Of the best-placed positive; None when there is none, or none was judged."""
-    num_accepted: int
-    num_false_accepts: int
-    num_false_rejects: int
-    iou_sum: float
-    num_iou: int
-    shared_px: int
-    union_px: int
-    drawn_iou_sum: float
+    num_not_judged: int = 0
+    num_accepted: int = 0
+    num_false_accepts: int = 0
+    num_false_rejects: int = 0
+    iou_sum: float = 0.0
+    num_iou: int = 0
+    shared_px: int = 0
+    union_px: int = 0
+    drawn_iou_sum: float = 0.0
     """Over positives, as if every one were accepted: what the masks alone are worth."""
-    num_drawn: int
+    num_drawn: int = 0
 
     @property
     def is_scored(self) -> bool:
@@ -102,26 +108,25 @@ class Outcome:
         return self.first_rank is not None and self.first_rank <= rank
 
 
-def outcome_of(
-    pairs: QueryPairs, *, gallery: str, query_id: str, modality: str, identity: str, rule: Rule, min_mask_px: int
-) -> Outcome:
+@dataclass(frozen=True)
+class Asked:
+    """Which question in which gallery an outcome is of."""
+
+    gallery: str
+    query_id: str
+    modality: str
+    identity: str
+
+
+def outcome_of(pairs: QueryPairs, asked: Asked, *, rule: Rule, min_mask_px: int) -> Outcome:
     """The row of one question in one gallery; `pairs` are those of that gallery."""
     ranking = pairs.ranking()
     areas = [pair for pair in pairs.areas(min_mask_px=min_mask_px) if is_counted(pair, rule)]
-    first = np.flatnonzero(ranking.is_right)[:1]
     drawn = pairs.is_judged & (pairs.num_true_px > 0) & ~np.isnan(pairs.num_shared_px)
     union = (pairs.num_predicted_px + pairs.num_true_px - pairs.num_shared_px)[drawn]
-    return Outcome(
-        gallery=gallery,
-        query_id=query_id,
-        modality=modality,
-        identity=identity,
-        num_frames=len(pairs.frame_ids),
-        num_positives=ranking.num_right,
+    return replace(
+        ranked_outcome(ranking, asked, num_frames=len(pairs.frame_ids)),
         num_not_judged=int((~pairs.is_judged).sum()),
-        average_precision=average_precision(ranking) if ranking.counts else np.nan,
-        inverse_negative_penalty=inverse_negative_penalty(ranking) if ranking.counts else np.nan,
-        first_rank=int(first[0]) + 1 if first.size else None,
         num_accepted=int(pairs.is_accepted.sum()),
         num_false_accepts=int((pairs.is_accepted & ~pairs.is_present).sum()),
         num_false_rejects=int((pairs.is_judged & ~pairs.is_accepted & pairs.is_present).sum()),
@@ -131,6 +136,19 @@ def outcome_of(
         union_px=sum(pair.union for pair in areas),
         drawn_iou_sum=float((pairs.num_shared_px[drawn] / union).sum()),
         num_drawn=int(drawn.sum()),
+    )
+
+
+def ranked_outcome(ranking: Ranking, asked: Asked, *, num_frames: int) -> Outcome:
+    """The row of one question where nothing but a ranking is known: no decisions and no masks."""
+    first = np.flatnonzero(ranking.is_right)[:1]
+    return Outcome(
+        **vars(asked),
+        num_frames=num_frames,
+        num_positives=ranking.num_right,
+        average_precision=average_precision(ranking) if ranking.counts else np.nan,
+        inverse_negative_penalty=inverse_negative_penalty(ranking) if ranking.counts else np.nan,
+        first_rank=int(first[0]) + 1 if first.size else None,
     )
 
 

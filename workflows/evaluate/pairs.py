@@ -58,12 +58,24 @@ def pairs_table(benchmark: Benchmark, questions: Sequence[Question]) -> pa.Table
 def true_persons_of_part(pairs: Folder, frames_part: str) -> dict[tuple[str, str], TruePerson]:
     """(query_id, frame_id) -> the queried person, of the pairs of one frames part that hold it."""
     condition = (pc.field("frames_part") == frames_part) & pc.field("is_present")
-    columns = ["query_id", "frame_id", "true_box_xyxy_px", "true_mask_rle"]
-    return {
-        (row["query_id"], row["frame_id"]): TruePerson(row["true_box_xyxy_px"], row["true_mask_rle"])
-        for part in Ledger.read(pairs).parts()
-        for row in pairs.read_table(part.name, columns, condition).to_pylist()
-    }
+    return {(row["query_id"], row["frame_id"]): person for row, person in _present(pairs, condition, with_masks=True)}
+
+
+def read_true_persons(pairs: Folder) -> dict[str, dict[str, TruePerson]]:
+    """query_id -> frame_id -> the queried person without its mask, of all pairs that hold it."""
+    found: dict[str, dict[str, TruePerson]] = {}
+    for row, person in _present(pairs, pc.field("is_present"), with_masks=False):
+        found.setdefault(row["query_id"], {})[row["frame_id"]] = person
+    return found
+
+
+def _present(
+    pairs: Folder, condition: pc.Expression, *, with_masks: bool
+) -> Iterator[tuple[Mapping[str, Any], TruePerson]]:
+    columns = ["query_id", "frame_id", "true_box_xyxy_px", *(["true_mask_rle"] if with_masks else [])]
+    for part in Ledger.read(pairs).parts():
+        for row in pairs.read_table(part.name, columns, condition).to_pylist():
+            yield row, TruePerson(row["true_box_xyxy_px"], row.get("true_mask_rle"))
 
 
 def _true_persons(benchmark: Benchmark) -> dict[tuple[str, str], TruePerson]:

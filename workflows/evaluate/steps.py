@@ -6,9 +6,9 @@ asked (a file) -> queries -> pairs (the galleries with their truth) -> measured 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -32,10 +32,23 @@ from workflows.search.segment import SegmentPairs
 from workflows.stages import Resources, StageSpec
 from workflows.storage import JSON, Folder
 
+if TYPE_CHECKING:
+    from modeling.ps_reid.person_encoder import PersonEncoder
+
 CODE_VERSION = "1"  # raised when the same inputs would give other rows
 PAIR_GROUP_ROWS = 1024  # rows that the judge of one frames part has to read for its own few
 ASKED = "asked.parquet"
 BATCH_PERSONS = 64  # embedded in one forward pass, at least
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A person encoder by name, loaded where it is used."""
+
+    name: str
+    identity: str
+    """Changes with its weights."""
+    load: "Callable[[], PersonEncoder]"
 
 
 @dataclass(frozen=True)
@@ -82,17 +95,17 @@ class Evaluation:
         return open_step(self.out.child(name).uri, command="evaluate")
 
 
-def prepare_queries(evaluation: Evaluation) -> StepInput:
-    """OUT/queries: the questions that can be used."""
+def prepare_queries(evaluation: Evaluation, encoder: Encoder | None = None) -> StepInput:
+    """OUT/queries: the questions that can be used, embedded where an encoder is given."""
     _write_once(evaluation.out, ASKED, questions_table(evaluation.benchmark, evaluation.questions))
     shards = table_shards(evaluation.out.path(ASKED))
-    ids = [Shard(make_shard_id(shard.payload, evaluation.benchmark.digest), shard.payload) for shard in shards]
+    shards = [replace(shard, shard_id=make_shard_id(shard.payload, evaluation.benchmark.digest)) for shard in shards]
     return evaluation.run(
         "queries",
-        config={"modality": list(evaluation.config.modality)},
-        inputs={"benchmark": evaluation.benchmark.digest},
-        shards=ids,
-        stages=[StageSpec(PrepareQueries, {"load_encoder": None})],
+        config={"modality": list(evaluation.config.modality), "encoder": encoder.name if encoder else None},
+        inputs={"benchmark": evaluation.benchmark.digest, "encoder": encoder.identity if encoder else ""},
+        shards=shards,
+        stages=[StageSpec(PrepareQueries, {"load_encoder": encoder.load if encoder else None}, evaluation.resources)],
         max_quarantine_share=1.0,
     )
 
@@ -139,9 +152,7 @@ def measure_pairs(evaluation: Evaluation, queries: StepInput, pairs: StepInput) 
     )
 
 
-def measure_stages(
-    evaluation: Evaluation, queries: StepInput, pairs: StepInput, *, num_shards: int
-) -> list[StageSpec]:
+def measure_stages(evaluation: Evaluation, queries: StepInput, pairs: StepInput, *, num_shards: int) -> list[StageSpec]:
     """Judge, segmenter, and the comparison with the truth."""
     config, frames_uri = evaluation.config, evaluation.benchmark.shown.folder.uri
     judge = partial(
@@ -175,26 +186,26 @@ def measure_stages(
     ]
 
 
-def embed_persons(evaluation: Evaluation, name: str, identity: str, load_encoder: Callable[[], Any]) -> StepInput:
+def embed_persons(evaluation: Evaluation, encoder: Encoder) -> StepInput:
     """OUT/persons: index rows of every person shown in the galleries' frames, by the given encoder."""
     benchmark = evaluation.benchmark
     frames_of_part: dict[str, list[str]] = {}
     for frame_id, part in sorted(benchmark.part_of.items()):
         frames_of_part.setdefault(part, []).append(frame_id)
     shards = [
-        Shard(make_shard_id("persons", part, frame_ids, identity), {"part": part, "frame_ids": frame_ids})
+        Shard(make_shard_id("persons", part, frame_ids, encoder.identity), {"part": part, "frame_ids": frame_ids})
         for part, frame_ids in sorted(frames_of_part.items())
     ]
     kwargs = {
         "frames_uri": benchmark.shown.folder.uri,
-        "load_encoder": load_encoder,
+        "load_encoder": encoder.load,
         "batch_persons": BATCH_PERSONS,
     }
     pool = pool_size(None, num_shards=len(shards), cpus=evaluation.config.cpus_per_actor)
     return evaluation.run(
         "persons",
-        config={"encoder": name},
-        inputs={"encoder": identity, "frames": benchmark.shown.digest, "benchmark": benchmark.digest},
+        config={"encoder": encoder.name},
+        inputs={"encoder": encoder.identity, "frames": benchmark.shown.digest, "benchmark": benchmark.digest},
         shards=shards,
         stages=[StageSpec(EncodePersons, kwargs, evaluation.resources, pool)],
     )

@@ -128,7 +128,9 @@ def _ranks(pairs: QueryPairs) -> str:
     """Where every right frame came in."""
     ranks = (np.flatnonzero(pairs.is_present[pairs.order()]) + 1).tolist()
     more = f" and {len(ranks) - MOST_RANKS} more" if len(ranks) > MOST_RANKS else ""
-    return f"Right frames at {', '.join(map(str, ranks[:MOST_RANKS]))}{more}." if ranks else "No right frame was judged."
+    return (
+        f"Right frames at {', '.join(map(str, ranks[:MOST_RANKS]))}{more}." if ranks else "No right frame was judged."
+    )
 
 
 def _query_picture(row: Mapping[str, Any]) -> Markup | None:
