@@ -212,7 +212,7 @@ def test_a_finished_evaluation_judges_nothing_again_and_another_rule_is_free(
     assert evaluate(tmp_path, model).record == first.record
     gres = evaluate(tmp_path, model, rule="gres", min_mask_px=50).record
     assert gres is not None and gres["Large"]["giou"] != first.record["Large"]["giou"]
-    with pytest.raises(ConfigError, match="config.threshold: there 0.0, now 1.0"):
+    with pytest.raises(ConfigError, match=r"config\.threshold: there 0\.0, now 1\.0"):
         evaluate(tmp_path, model, threshold=1.0)
 
 

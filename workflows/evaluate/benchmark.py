@@ -1,4 +1,4 @@
-"""What a model is measured on: frames with truth, queries, and the galleries that pair them. Checked, no models here."""
+"""What a model is measured on: frames with truth, queries, and the galleries that pair them. Checked; no models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

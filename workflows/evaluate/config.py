@@ -75,7 +75,7 @@ class EvaluateConfig(StepConfig):
     query_cache_mb: Annotated[int, Field(ge=1)] = 1024
     """Memory of one judging worker for encoded queries, MiB."""
     max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of frames that may be set aside before the job fails, a fraction of 1; a missing positive counts as missed."""
+    """Share of frames that may be set aside before the job fails, a fraction of 1; their positives count as missed."""
 
     @property
     def model(self) -> str:

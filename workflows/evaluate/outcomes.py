@@ -1,11 +1,11 @@
 """What came of each query in each gallery: its ranking, its decisions, its masks, as one row.
 
-Everything is computed from the stored pairs, so another rule, another bootstrap or another gallery of the same run costs
-no judging. Knows nothing of models.
+Everything is computed from the stored pairs, so another rule or another bootstrap costs no judging. Knows nothing of models.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -163,7 +163,7 @@ def read_pairs(pairs: StepInput, measured: StepInput) -> Iterator[tuple[str, Que
     joined = joined.sort_by([("query_id", "ascending"), ("frame_id", "ascending")]).combine_chunks()
     ids = joined["query_id"].to_numpy(zero_copy_only=False)
     edges = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1], True]) if len(ids) else np.zeros(0, int)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         yield ids[start], _query_pairs(joined.slice(start, stop - start))
 
 

@@ -9,6 +9,7 @@ Shapes: N = persons of all galleries' frames; D = width of an embedding.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class Persons:
         table = table.sort_by([("frame_id", "ascending"), ("person_id", "ascending")])
         ids = table["frame_id"].to_numpy()
         edges = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1], True])
-        rows_of = {str(ids[start]): np.arange(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)}
+        rows_of = {str(ids[start]): np.arange(start, stop) for start, stop in pairwise(edges)}
         boxes = np.array(table["box_xyxy_px"].to_pylist(), dtype=np.float32)
         return cls(embedding_matrix(table).astype(np.float32), boxes, rows_of)
 
