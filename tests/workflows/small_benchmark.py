@@ -96,7 +96,7 @@ def write_benchmark(
     return folder.uri
 
 
-def write_model(out: Path) -> str:
-    """A saved model with random weights whose decisions are mixed."""
-    save_model(small_model(), out)
+def write_model(out: Path, *, seed: int = 0) -> str:
+    """A saved model with random weights."""
+    save_model(small_model(seed=seed), out)
     return str(out)

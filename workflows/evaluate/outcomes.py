@@ -1,6 +1,7 @@
 """What came of each query in each gallery: its ranking, its decisions, its masks, as one row.
 
-Everything is computed from the stored pairs, so another rule or another bootstrap costs no judging. Knows nothing of models.
+Everything is computed from the stored pairs, so another rule or another bootstrap costs no judging. Knows nothing of
+models.
 """
 
 from collections.abc import Iterator, Sequence

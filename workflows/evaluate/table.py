@@ -5,8 +5,9 @@ variant one record a seed. Variants that are measured are resumed by their own l
 trained once for each seed in a folder named after its settings, so tables share a training that both have.
 """
 
+import importlib
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -94,23 +95,34 @@ def models_of(table: PaperTable, variant: Variant, config: EvaluateConfig, progr
 
 def train_variant(variant: Variant, seed: int, config: EvaluateConfig, progress: Progress) -> str:
     """Trains a variant with one seed, or finds it trained, and returns the model's folder."""
-    from workflows.train.psreid import run_psreid
-
-    settings = variant_training(variant, seed, config)
-    progress.say(f"table {config.table}: {variant.name}, seed {seed}: training in {settings.out}")  # type: ignore[attr-defined]
-    summary: Summary = run_psreid(settings, progress)
-    return Folder(summary.output).uri if Folder(summary.output).exists("config.json") else f"{settings.out}/model"  # type: ignore[attr-defined]
+    settings, out = variant_training(variant, seed, config)
+    progress.say(f"table {config.table}: {variant.name}, seed {seed}: {out.uri}")
+    load_training().run(settings, progress)
+    return out.child("model").uri
 
 
-def variant_training(variant: Variant, seed: int, config: EvaluateConfig) -> StepConfig:
-    """The training settings of one variant and seed: the shared ones with the variant's own put over them."""
+def variant_training(variant: Variant, seed: int, config: EvaluateConfig) -> tuple[StepConfig, Folder]:
+    """The training settings of one variant and seed, the shared ones with its own put over them, and their OUT."""
     shared = _shared_training(config)
     values = _plain(shared) | {"seed": seed}
     for key, value in variant.training.items():
         _put(values, key, value)
-    values.pop("out", None)
-    out = Folder(config.out or str(config.data)).child("training", make_shard_id(values)).uri
-    return type(shared).model_validate(values | {"out": out})
+    out = Folder(config.out or str(config.data)).child("training", make_shard_id(values))
+    return type(shared).model_validate(values | {"out": out.uri}), out
+
+
+@dataclass(frozen=True)
+class Training:
+    """How `psreid train psreid` is configured and run."""
+
+    config_class: type[StepConfig]
+    run: Callable[[Any, Progress], Summary]
+
+
+def load_training() -> Training:
+    """Imported late: only trained tables need it, and it brings Ray Train and DeepSpeed along."""
+    settings, step = (importlib.import_module(f"workflows.train.{name}") for name in ("config", "psreid"))
+    return Training(settings.PsReidTrainConfig, step.run_psreid)
 
 
 def command_of(config: EvaluateConfig) -> str:
@@ -174,15 +186,13 @@ def _scores_of(measurement: Measurement, variant: Variant, galleries: Sequence[s
 
 
 def _shared_training(config: EvaluateConfig) -> StepConfig:
-    """The settings that all variants share; ConfigError when none are given, or this build cannot train."""
+    """The settings that all variants share; ConfigError when none are given."""
     if config.training is None:
         raise ConfigError(
             f"table {config.table} trains its variants: give the settings they share with --training FILE.yaml "
             "(frames, steps and so on, as for `psreid train psreid --config`)"
         )
-    from workflows.train.config import PsReidTrainConfig
-
-    return load_config(PsReidTrainConfig, config.training, {"out": "set for each variant"})
+    return load_config(load_training().config_class, config.training, {"out": "set for each variant"})
 
 
 def _plain(config: StepConfig) -> dict[str, Any]:
