@@ -170,8 +170,10 @@ def _measured_together(variants: Sequence[Variant]) -> list[list[Variant]]:
 def _measure(config: EvaluateConfig, model: str, changes: Mapping[str, JSON], progress: Progress) -> Measurement:
     from workflows.evaluate.step import open_evaluation, record_of, write_results
 
-    settings = config.model_dump(mode="json") | {"table": None, "run": False, "out": None, "models": [model]}
-    evaluation = open_evaluation(EvaluateConfig.model_validate(settings | dict(changes)), progress)
+    settings = config.model_dump(mode="json") | {"table": None, "run": False, "models": [model]} | dict(changes)
+    if config.out is not None:
+        settings["out"] = Folder(config.out).child("evaluations", make_shard_id(model, dict(changes))).uri
+    evaluation = open_evaluation(EvaluateConfig.model_validate(settings), progress)
     measurement = measure(evaluation)
     write_results(measurement, record_of(measurement))
     return measurement
