@@ -12,6 +12,7 @@ from workflows.index.models import load_judge, load_segmenter
 from workflows.index.workers import pool_size
 from workflows.progress import Plan
 from workflows.search.queries import query_input
+from workflows.worker import limit_threads
 
 SAMPLE_FRAMES = 4
 SAMPLE_QUERIES = 8
@@ -59,9 +60,11 @@ def _measure_costs(evaluation: Evaluation) -> tuple[float, float]:
     from modeling.types import TargetInput
 
     config, benchmark = evaluation.config, evaluation.benchmark
+    limit_threads(config.cpus_per_actor)
     judge = load_judge(
         config.model, attention=config.attention, threshold=config.threshold, device="cpu", dtype=config.dtype
     )
+    limit_threads(config.cpus_per_actor)  # again: torch is imported by now
     rows = [benchmark.queries[question.query_id] for question in evaluation.questions[:SAMPLE_QUERIES]]
     queries = {query.query_id: query for query in judge.encode_queries([query_input(dict(row)) for row in rows])}
     part = next(iter(benchmark.part_of.values()))
