@@ -67,19 +67,30 @@ def measure_pair(predicted_HW: BoolArray | None, true_HW: BoolArray | None, *, m
     """
     if predicted_HW is not None and true_HW is not None and predicted_HW.shape != true_HW.shape:
         raise DataError(f"mask shapes differ: predicted {predicted_HW.shape}, true {true_HW.shape} (height, width)")
-    num_predicted, num_true = _num_pixels(predicted_HW), _num_pixels(true_HW)
-    is_accepted, is_present = predicted_HW is not None and num_predicted >= min_pixels, num_true > 0
-    if not is_accepted or predicted_HW is None or true_HW is None:
-        return PairAreas(0, num_true + (num_predicted if is_accepted else 0), is_present, is_accepted)
-    intersection = _num_pixels(predicted_HW & true_HW)
-    return PairAreas(intersection, num_predicted + num_true - intersection, is_present, is_accepted)
+    return pair_areas(
+        num_predicted=_num_pixels(predicted_HW),
+        num_true=_num_pixels(true_HW),
+        num_shared=0 if predicted_HW is None or true_HW is None else _num_pixels(predicted_HW & true_HW),
+        is_accepted=predicted_HW is not None,
+        min_pixels=min_pixels,
+    )
+
+
+def pair_areas(
+    *, num_predicted: int, num_true: int, num_shared: int, is_accepted: bool, min_pixels: int = 0
+) -> PairAreas:
+    """`measure_pair` from counts of pixels: of the predicted mask, of the true one, and of what they share."""
+    is_present = num_true > 0
+    if not is_accepted or num_predicted < min_pixels:
+        return PairAreas(0, num_true, is_present, is_accepted=False)
+    return PairAreas(num_shared, num_predicted + num_true - num_shared, is_present, is_accepted=True)
 
 
 def score_pairs(pairs: Iterable[PairAreas], *, rule: Rule = Rule.PSREID) -> SegmentationScores:
     """gIoU and cIoU of all pairs that count under the rule."""
     iou_sum, intersection, union, num_pairs = 0.0, 0, 0, 0
     for pair in pairs:
-        if rule is Rule.PSREID and not (pair.is_present or pair.is_accepted):
+        if not is_counted(pair, rule):
             continue
         iou_sum += pair.iou
         intersection += pair.intersection
@@ -89,6 +100,11 @@ def score_pairs(pairs: Iterable[PairAreas], *, rule: Rule = Rule.PSREID) -> Segm
         return SegmentationScores(np.nan, np.nan, 0, rule)
     ciou = intersection / union if union else 1.0  # gres: nothing to find anywhere, and nothing found
     return SegmentationScores(iou_sum / num_pairs, ciou, num_pairs, rule)
+
+
+def is_counted(pair: PairAreas, rule: Rule) -> bool:
+    """Whether a pair is one of those that the rule scores."""
+    return rule is Rule.GRES or pair.is_present or pair.is_accepted
 
 
 def _num_pixels(mask_HW: BoolArray | None) -> int:

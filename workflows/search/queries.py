@@ -89,11 +89,14 @@ def query_shards(config: SearchConfig, frames: StepInput) -> list[Shard]:
     Reads the ids only. Raises DataError when there is no query, no id, or the same id twice, and when the query given
     by flags cannot be used.
     """
-    if config.by_flags:
-        return [_flag_shard(config, frames)]
+    return [_flag_shard(config, frames)] if config.by_flags else table_shards(str(config.queries))
+
+
+def table_shards(uri: str) -> list[Shard]:
+    """One shard every `GROUP_QUERIES` rows of a queries table; DataError as `query_shards`."""
     shards: list[Shard] = []
     seen: Counter[str] = Counter()
-    for folder, name in _query_files(str(config.queries)):
+    for folder, name in _query_files(uri):
         ids = _query_ids(folder, name)
         seen.update(ids)
         version = folder.identity(name)
@@ -104,11 +107,11 @@ def query_shards(config: SearchConfig, frames: StepInput) -> list[Shard]:
     twice = [query_id for query_id, count in seen.items() if count > 1]
     if twice:
         raise DataError(
-            f"{config.queries} has the same query_id more than once: {', '.join(map(repr, twice[:5]))}"
+            f"{uri} has the same query_id more than once: {', '.join(map(repr, twice[:5]))}"
             f"{' and more' if len(twice) > 5 else ''}. Give every query its own id."
         )
     if not shards:
-        raise DataError(f"{config.queries} holds no query. Give a table with at least one row.")
+        raise DataError(f"{uri} holds no query. Give a table with at least one row.")
     return shards
 
 

@@ -1,4 +1,4 @@
-"""Draws the masks of accepted pairs: SAM's image embedding once a frame, its decoder once a pair. No Ray here."""
+"""Draws the masks of pairs with a prompt: SAM's image embedding once a frame, its decoder once a pair. No Ray here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,9 @@ MASK_BYTES = 256 << 20  # of the masks of one call, a byte a pixel
 
 
 class SegmentPairs:
-    """Judged pairs with prompts -> the same pairs with masks. A reject passes without one.
+    """Judged pairs with prompts -> the same pairs with masks. A pair without a prompt, a reject, passes without a mask.
 
-    The accepted frames are read again from the frames table: cheaper than carrying every picture between workers.
+    The frames are read again from the frames table: cheaper than carrying every picture between workers.
     """
 
     reads = tuple(PROMPTED.names)
@@ -39,7 +39,7 @@ class SegmentPairs:
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         table = batch.table.select(PROMPTED.names).cast(PROMPTED)
         masks: list[dict[str, Any] | None] = [None] * table.num_rows
-        rows_of_frame = _accepted_rows(table)
+        rows_of_frame = _prompted_rows(table)
         if rows_of_frame:
             part = table["frames_part"][0].as_py()
             for frames in read_frames(self._frames, part, frame_ids=rows_of_frame):
@@ -59,10 +59,10 @@ class SegmentPairs:
                 yield mask_to_rle(mask)
 
 
-def _accepted_rows(table: pa.Table) -> dict[str, list[int]]:
-    """frame_id -> numbers of its accepted rows."""
+def _prompted_rows(table: pa.Table) -> dict[str, list[int]]:
+    """frame_id -> numbers of its rows with a prompt."""
     rows: dict[str, list[int]] = {}
-    numbers = np.flatnonzero(pc.equal(table["decision"], "match").to_numpy())
+    numbers = np.flatnonzero(pc.is_valid(table["prompt_embedding"]).to_numpy())
     for number, frame_id in zip(numbers.tolist(), table["frame_id"].take(numbers).to_pylist(), strict=True):
         rows.setdefault(frame_id, []).append(number)
     return rows
