@@ -135,6 +135,7 @@ class _Best:
     ) -> None:
         self._queries_QD, self._excluded_frame_Q = queries_QD, excluded_frame_Q
         self._persons_ND, self._frame_of_person_N = persons_ND, frame_of_person_N
+        self._exact_queries_QD = queries_QD.half().double()
         self._filter = RowFilter(queries_QD.half())
         self._waiting: list[Survivors] = []
         self._num_waiting = 0
@@ -193,7 +194,7 @@ class _Best:
         is_new_S = torch.ones(len(found.rows), dtype=torch.bool)
         is_new_S[1:] = (frame_S[1:] != frame_S[:-1]) | (found.queries[1:] != found.queries[:-1])
         group_S = is_new_S.cumsum(0) - 1  # one group per query and frame
-        person_key_S = _keys(_pair_scores(self._queries_QD, self._persons_ND, found), found.rows)
+        person_key_S = _keys(_pair_scores(self._exact_queries_QD, self._persons_ND, found), found.rows)
         best_G = torch.full((int(group_S[-1]) + 1,), EMPTY_KEY, dtype=torch.int64)
         best_G.scatter_reduce_(0, group_S, person_key_S, "amax")
         query_G, frame_G = found.queries[is_new_S], frame_S[is_new_S]
@@ -213,9 +214,9 @@ class _Best:
 
 
 def _pair_scores(queries_QD: Tensor, persons_ND: Tensor, found: Survivors) -> Tensor:
-    """Float32 cosines (S,) of pairs, exact before they are rounded."""
+    """Float32 cosines (S,) of pairs, exact before they are rounded; `queries_QD` are float64."""
     scores = [
-        (queries_QD[queries].half().double() * persons_ND[rows].half().double()).sum(dim=1).float()
+        persons_ND[rows].half().double().mul_(queries_QD[queries]).sum(dim=1).float()
         for queries, rows in zip(found.queries.split(BLOCK_PAIRS), found.rows.split(BLOCK_PAIRS), strict=True)
     ]
     return torch.cat(scores)
