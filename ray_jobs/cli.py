@@ -9,6 +9,7 @@ import argparse
 import difflib
 import importlib
 import json
+import keyword
 import logging
 import os
 import sys
@@ -24,7 +25,20 @@ from workflows.progress import BarProgress, Plan, Progress, Summary
 
 __all__ = ["Command", "Plan", "Progress", "Summary", "main"]
 
-COMMANDS = ("synth", "ingest", "index", "search", "report", "evaluate", "train", "sweep", "submit", "bench", "doctor")
+COMMANDS = (
+    "synth",
+    "import",
+    "ingest",
+    "index",
+    "search",
+    "report",
+    "evaluate",
+    "train",
+    "sweep",
+    "submit",
+    "bench",
+    "doctor",
+)
 RESERVED = frozenset({"command", "config_file", "sets", "dry_run", "as_json", "debug", "quiet"})
 INTERRUPTED = 130
 
@@ -177,7 +191,7 @@ def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _load(name: str) -> Command | None:
     """The command of that name; None if this build does not have it."""
-    module = f"ray_jobs.commands.{name}"
+    module = f"ray_jobs.commands.{name}{'_' if keyword.iskeyword(name) else ''}"
     try:
         return importlib.import_module(module).COMMAND
     except ModuleNotFoundError as error:

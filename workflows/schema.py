@@ -62,14 +62,19 @@ QUERIES = _versioned(
         pa.field("camera_id", pa.string()),
         pa.field("frame_id", pa.string()),  # the frame the crop was cut from: never its own match
         pa.field("box_xyxy_px", BOX),  # where in that frame
+        pa.field("instruction_image", pa.binary()),  # JPEG or PNG of clothes, where a picture is the instruction
+        pa.field("clothes_id", pa.string()),  # truth: the clothes asked for, or worn
+        pa.field("modality", pa.string()),  # of the crop: "rgb" or "ir"
     ],
 )
+
+ALL_QUERIES = "*"  # as the query_id of a gallery: every query has this gallery, without the frame it was cut from
 
 GALLERIES = _versioned(
     "galleries",
     [
         pa.field("gallery", pa.string(), nullable=False),  # "TestG100"
-        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("query_id", pa.string(), nullable=False),  # or ALL_QUERIES
         pa.field("frame_ids", pa.list_(pa.string()), nullable=False),
     ],
 )

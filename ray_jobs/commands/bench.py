@@ -1,4 +1,4 @@
-"""`psreid bench judge | ingest | pipeline | memory`: how fast the work is beside the plain way of doing it."""
+"""`psreid bench judge | recall | shortlist | ingest | pipeline | memory`: the work beside the plain way of doing it."""
 
 import argparse
 
@@ -17,25 +17,37 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        choices=("judge", "ingest", "pipeline", "memory"),
-        help="judge: shared computation against one forward per pair; ingest: against plain PyAV; "
+        choices=("judge", "recall", "shortlist", "ingest", "pipeline", "memory"),
+        help="judge: shared computation against one forward per pair; recall: exact top-k against faiss; "
+        "shortlist: a search against one that judged everything; ingest: against plain PyAV; "
         "pipeline: Ray and the ledger against a bare loop; memory: peaks of driver and workers as an archive grows",
     )
     parser.add_argument(
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="ingest: a video; pipeline: a frames folder; memory: an archive of psreid synth",
+        help="ingest: a video; pipeline: a frames folder; shortlist: a search; memory: an archive of psreid synth",
     )
     parser.add_argument(
         "--model", metavar="M", help="name or path of the model, for judge and pipeline (default: tiny)"
     )
+    both = parser.add_argument_group("judge and recall")
+    both.add_argument("--queries", type=_numbers, metavar="Q,Q,...", help="numbers of queries (default: 1,8,64)")
+    both.add_argument("--repeats", type=int, metavar="R", help="runs of each way, the fastest counts (default: 3)")
+    both.add_argument("--threads", type=int, metavar="T", help="threads on the CPU (default: all cores)")
+    parser.add_argument("--against", metavar="SEARCH", help="shortlist: the same search with --recall none")
+    recall = parser.add_argument_group("recall")
+    recall.add_argument(
+        "--rows", type=_numbers, metavar="N,N,...", help="numbers of embeddings (default: 1000000,10000000)"
+    )
+    recall.add_argument("--dim", type=int, metavar="D", help="width of an embedding (default: 512)")
+    recall.add_argument(
+        "--memory-gb", type=float, metavar="GB", help="for embeddings; beyond it, in blocks (default: 0.6 of the free)"
+    )
+    recall.add_argument("--top", type=int, metavar="K", help="rows found per query (default: 100)")
     judge = parser.add_argument_group("judge")
-    judge.add_argument("--queries", type=_numbers, metavar="Q,Q,...", help="numbers of queries (default: 1,8,64)")
     judge.add_argument("--targets", type=int, metavar="N", help="number of targets (default: 64)")
     judge.add_argument("--sample-pairs", type=int, metavar="P", help="pairs timed of the slow ways (default: 64)")
-    judge.add_argument("--repeats", type=int, metavar="R", help="runs of each way, the fastest counts (default: 3)")
-    judge.add_argument("--threads", type=int, metavar="T", help="threads on the CPU (default: torch's choice)")
     judge.add_argument("--clock", choices=("wall", "cpu"), help="cpu: processor seconds, for a busy machine")
     judge.add_argument("--device", metavar="DEVICE", help="cpu (default) or cuda")
     memory = parser.add_argument_group("memory")
@@ -59,7 +71,7 @@ def _plan(config: BenchConfig) -> Plan:
 
 COMMAND = Command(
     name="bench",
-    help="Time the work beside the plain way of doing it: judge, ingest, pipeline, memory.",
+    help="Time the work beside the plain way of doing it: judge, recall, shortlist, ingest, pipeline, memory.",
     config_class=BenchConfig,
     add_arguments=_add_arguments,
     run=_run,

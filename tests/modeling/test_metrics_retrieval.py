@@ -126,6 +126,37 @@ def test_a_gallery_smaller_than_max_rank_keeps_its_last_value() -> None:
     assert scores.cmc.tolist() == [0, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("gallery", "cmc", "mean_ap", "num_scored"),
+    [
+        (([1], [1]), [1.0, 1.0, 1.0], 1.0, 1),  # the match alone
+        (([2], [1]), None, math.nan, 0),  # a stranger alone
+        (([1], [0]), None, math.nan, 0),  # junk alone
+        (([], []), None, math.nan, 0),  # nobody
+    ],
+)
+def test_a_gallery_of_one_image_or_none(
+    gallery: tuple[list[int], list[int]], cmc: list[float] | None, mean_ap: float, num_scored: int
+) -> None:
+    distances = np.zeros((1, len(gallery[0])))
+    scores = score_gallery(distances, labels([1], [0]), labels(*gallery), max_rank=3)
+    assert scores.num_scored == num_scored
+    np.testing.assert_equal(scores.cmc, np.full(3, np.nan) if cmc is None else cmc)
+    np.testing.assert_equal([scores.mean_ap, scores.mean_inp], [mean_ap, mean_ap])
+
+
+def test_no_query_at_all_scores_nothing() -> None:
+    scores = score_gallery(np.zeros((0, 2)), labels([], []), labels([1, 2], [0, 0]), max_rank=2)
+    assert scores.num_scored == 0
+    assert math.isnan(scores.mean_ap)
+
+
+def test_a_match_that_ties_with_a_stranger_is_where_the_gallery_has_it() -> None:
+    before = score_gallery([[0.3, 0.3]], labels([1]), labels([1, 2]), max_rank=2)
+    behind = score_gallery([[0.3, 0.3]], labels([1]), labels([2, 1]), max_rank=2)
+    assert (before.mean_ap, behind.mean_ap) == (1.0, 0.5)
+
+
 def test_rankings_of_different_lengths() -> None:
     scores = score_rankings([ranking(1), ranking(0, 0, 1, 1), ranking(), ranking(0, 0)], max_rank=3)
     assert scores.num_scored == 2

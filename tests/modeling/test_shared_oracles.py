@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from modeling.metrics.retrieval import Labels, score_gallery
+from tests.modeling import oracles
 
 ORACLES = Path(os.environ["PSREID_SHARED"]) / "oracles" if os.environ.get("PSREID_SHARED") else None
 
@@ -32,6 +33,30 @@ if ORACLES is not None:
         np.testing.assert_allclose(scores.inverse_negative_penalties[is_scored], case["exp_INP"], atol=1e-6)
         assert scores.mean_ap == pytest.approx(float(case["exp_mAP"]), abs=1e-6)
         assert scores.mean_inp == pytest.approx(float(case["exp_mINP"]), abs=1e-6)
+
+    @pytest.mark.parametrize("num_gallery", [1, 2, 7])
+    @pytest.mark.parametrize("path", sorted(ORACLES.glob("rand_*.npz")), ids=lambda path: path.stem)
+    def test_recorded_matrices_cut_to_a_few_images(path: Path, num_gallery: int) -> None:
+        """Galleries far smaller than max_rank, ties by rounding, most queries without a match."""
+        case = np.load(path)
+        distances = case["distmat"][:, :num_gallery].round(1)
+        queries = list(zip(case["q_pids"].tolist(), case["q_camids"].tolist(), strict=True))
+        gallery = list(zip(case["g_pids"].tolist(), case["g_camids"].tolist(), strict=True))[:num_gallery]
+        scores = score_gallery(
+            distances,
+            Labels(case["q_pids"], case["q_camids"]),
+            Labels(case["g_pids"][:num_gallery], case["g_camids"][:num_gallery]),
+            max_rank=50,
+        )
+        rankings = [oracles.ranked_matches(row, query, gallery) for row, query in zip(distances, queries, strict=True)]
+        scored = [ranking for ranking in rankings if any(ranking)]
+        assert scores.num_scored == len(scored)
+        if scored:
+            np.testing.assert_allclose(scores.cmc, oracles.cmc(scored, 50), atol=1e-12)
+            expected = sum(oracles.average_precision(ranking) for ranking in scored) / len(scored)
+            assert scores.mean_ap == pytest.approx(expected, abs=1e-12)
+        else:
+            assert np.isnan(scores.cmc).all()
 
     @pytest.mark.parametrize(
         "case", json.loads((ORACLES / "openvino_cmc.json").read_text())["cases"], ids=lambda case: case["name"]

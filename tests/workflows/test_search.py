@@ -27,6 +27,7 @@ from workflows.search import estimate, recall, steps
 from workflows.search import queries as queries_module
 from workflows.search import step as search_step
 from workflows.search.config import SearchConfig
+from workflows.search.coverage import measure_coverage
 from workflows.search.tables import RANKED_PERSONS
 from workflows.storage import Folder
 
@@ -459,3 +460,37 @@ def test_a_plan_counts_the_work_and_measures_a_sample(
     recall_only = search_step.plan_search(config.model_copy(update={"stop_after": "recall"}))
     assert recall_only.lines["pairs"] == 0 and recall_only.expected_s is None
     assert not (tmp_path / "out").exists()
+
+
+def test_coverage_counts_what_a_shortlist_loses(tmp_path: Path, index: str, frames: list[Row]) -> None:
+    """By hand: pairs that show the colour and were accepted, and those of them among each query's five frames."""
+    queries = [small.query_row(f"q-{name}", name) | {"identity": name} for name in small.NAMES]
+    _, everything = search(tmp_path, index, queries, out="all", recall="none")
+    _, shortlisted = search(tmp_path, index, queries, out="few", shortlist_size=5)
+    found = measure_coverage(str(tmp_path / "all"), str(tmp_path / "few"))
+    shows = {row["frame_id"]: {person["identity"] for person in row["persons"]} for row in frames}
+    right = {
+        (row["query_id"], row["frame_id"])
+        for row in everything
+        if row["decision"] == "match" and row["query_id"].removeprefix("q-") in shows[row["frame_id"]]
+    }
+    held = {(row["query_id"], row["frame_id"]) for row in shortlisted}
+    assert (found.queries, found.pairs_exhaustive, found.pairs_shortlisted) == (6, 6 * NUM_FRAMES, 30)
+    assert (found.rightly_accepted, found.covered) == (len(right), len(right & held))
+    assert 0 < found.share < 1
+    assert found.top1_exhaustive == found.top1_shortlisted == 1.0
+    assert found.speed_up >= 0
+    with pytest.raises(DataError, match="Give them in this order"):
+        measure_coverage(str(tmp_path / "few"), str(tmp_path / "all"))
+
+
+def test_coverage_compares_only_what_can_be_compared(tmp_path: Path, index: str) -> None:
+    queries = [small.query_row("q-red", "red") | {"identity": "red"}]
+    search(tmp_path, index, queries, out="all", recall="none")
+    search(tmp_path, index, queries, out="other", shortlist_size=5, threshold=0.5)
+    with pytest.raises(DataError, match="differ in threshold"):
+        measure_coverage(str(tmp_path / "all"), str(tmp_path / "other"))
+    queries[0]["identity"] = "blue"
+    search(tmp_path, index, queries, out="few", shortlist_size=5)
+    with pytest.raises(DataError, match="searched for other queries"):
+        measure_coverage(str(tmp_path / "all"), str(tmp_path / "few"))

@@ -10,34 +10,46 @@ NEEDS_SOURCE = {
     "ingest": "a video file",
     "pipeline": "a folder that `psreid ingest` or `psreid synth` wrote",
     "memory": "a folder that `psreid synth` wrote",
+    "shortlist": "the output of a search with a shortlist",
 }
 
 
 class BenchConfig(StepConfig):
-    """What to time. Judge: the model alone; ingest and pipeline: this project's way beside the plain one."""
+    """What to time. Judge: the model alone; the others: this project's way beside the plain one."""
 
-    what: Literal["judge", "ingest", "pipeline", "memory"]
-    """Judge: shared computation against one forward per pair. Ingest: against plain PyAV. Pipeline: against a loop.
-    Memory: peaks of a small and a large archive."""
+    what: Literal["judge", "recall", "shortlist", "ingest", "pipeline", "memory"]
+    """Judge: shared computation against one forward per pair. Recall: exact top-k against faiss. Shortlist: a search
+    against one that judged everything. Ingest: against plain PyAV. Pipeline: against a loop. Memory: peaks of a small
+    and a large archive."""
     source: str | None = None
-    """What to work on: a video for `ingest`, a frames folder for `pipeline`, an archive for
-    `memory`; `judge` makes up its own pictures."""
+    """What to work on: a video for `ingest`, a frames folder for `pipeline`, a search for `shortlist`, an archive for
+    `memory`; `judge` and `recall` make up their own."""
+    against: str | None = None
+    """For `shortlist`: the output of the same search with recall `none`."""
     model: str = "tiny"
     """Model for `judge` and `pipeline`: a name, or the path of a saved model."""
     device: str = "cpu"
     """Where `judge` computes: cpu, cuda."""
     queries: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 64), min_length=1)
-    """Numbers of queries that `judge` is timed with."""
+    """Numbers of queries that `judge` and `recall` are timed with."""
     targets: Annotated[int, Field(ge=8)] = 64
     """Number of targets that `judge` is timed with."""
     sample_pairs: Annotated[int, Field(ge=8)] = 64
     """Pairs timed of the ways that cost as much for every pair (plain, joint); the time of the others is scaled."""
     repeats: Annotated[int, Field(ge=1)] = 3
-    """How often `judge` times each way, in turns; the fastest counts."""
+    """How often `judge` and `recall` time each way; the fastest counts."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads of `judge` on the CPU; by default as many as torch takes."""
+    """Threads of `judge` and `recall` on the CPU; by default as many as there are cores."""
+    rows: tuple[Annotated[int, Field(ge=1000)], ...] = Field(default=(1_000_000, 10_000_000), min_length=1)
+    """Numbers of embeddings that `recall` searches; a million of width 512 takes 1 GB."""
+    dim: Annotated[int, Field(ge=1, le=4096)] = 512
+    """Width of the embeddings of `recall`."""
+    top: Annotated[int, Field(ge=1)] = 100
+    """Rows that `recall` finds per query."""
     clock: Literal["wall", "cpu"] = "wall"
     """What `judge` reads: the wall clock, or processor seconds, which other programs on the machine disturb less."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory for the embeddings of `recall`, GB; beyond it they come in blocks. Default: 0.6 of what is free."""
     every: Annotated[int, Field(ge=1)] = 1
     """Every n-th frame of the video, for `ingest`."""
     least_s: Annotated[float, Field(gt=0)] | None = None
@@ -50,8 +62,10 @@ class BenchConfig(StepConfig):
     def _check_source(self) -> "BenchConfig":
         if self.what in NEEDS_SOURCE and self.source is None:
             raise ValueError(f"bench {self.what} needs {NEEDS_SOURCE[self.what]}: psreid bench {self.what} SOURCE")
-        if self.what == "judge" and self.source is not None:
-            raise ValueError(f"bench judge makes up its own pictures and takes no source, got {self.source!r}")
+        if self.what == "shortlist" and self.against is None:
+            raise ValueError("bench shortlist needs the search that judged everything: --against EXHAUSTIVE")
+        if self.what not in NEEDS_SOURCE and self.source is not None:
+            raise ValueError(f"bench {self.what} makes up its own data and takes no source, got {self.source!r}")
         return self
 
     @model_validator(mode="after")

@@ -11,8 +11,16 @@ NUM_RUNS = 3  # ours and two plain ones, each about that long
 
 
 def run_bench(config: BenchConfig, progress: Progress) -> Summary:
-    """Times what the config names. The judge needs torch, the others start Ray."""
-    return {"judge": _judge, "ingest": _ingest, "pipeline": _pipeline, "memory": _memory}[config.what](config, progress)
+    """Times what the config names. Judge and recall need torch, the others start Ray."""
+    ways = {
+        "judge": _judge,
+        "recall": _recall,
+        "shortlist": _shortlist,
+        "ingest": _ingest,
+        "pipeline": _pipeline,
+        "memory": _memory,
+    }
+    return ways[config.what](config, progress)
 
 
 def plan_bench(config: BenchConfig) -> Plan:
@@ -25,6 +33,21 @@ def plan_bench(config: BenchConfig) -> Plan:
         return Plan(lines)
     if config.what == "memory":
         return Plan({"archive": str(config.source), "frames": ", ".join(map(str, config.sizes))})
+    if config.what == "recall":
+        listed = ", ".join(map(str, config.rows))
+        memory = f"{2e-9 * max(config.rows) * config.dim:.1f} GB and what faiss needs; with less, in blocks"
+        return Plan(
+            {
+                "rows": listed,
+                "dim": config.dim,
+                "top": config.top,
+                "queries": ", ".join(map(str, config.queries)),
+                "memory": memory,
+                "repeats": config.repeats,
+            }
+        )
+    if config.what == "shortlist":
+        return Plan({"search": str(config.source), "against": str(config.against)})
     least_s = config.least_s or (INGEST_RUN_S if config.what == "ingest" else PIPELINE_RUN_S)
     return Plan({"source": str(config.source), "runs": NUM_RUNS, "seconds each, at least": least_s}, NUM_RUNS * least_s)
 
@@ -40,6 +63,31 @@ def _judge(config: BenchConfig, progress: Progress) -> Summary:
         f"one forward per pair: {best.reached:.0%} of the {best.promise:.1f} that the token counts promise."
     )
     return Summary(headline, "", details=judge_table(bench), record=judge_record(bench))
+
+
+def _recall(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.bench.recall import bench_recall, recall_record, recall_table
+
+    bench = bench_recall(config, progress)
+    last = bench.timings[-1]
+    against = f"{last.ratio:.1f} times as fast as faiss IndexFlatIP" if last.ratio else "faiss is not installed"
+    headline = (
+        f"Exact top-{config.top} of {last.rows} embeddings for {last.num_queries} queries takes {last.seconds:.2f} s: "
+        f"{against}; its first line reads at {bench.memory_share(bench.timings[0]):.0%} of the memory's speed."
+    )
+    return Summary(headline, "", details=recall_table(bench), record=recall_record(bench))
+
+
+def _shortlist(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.search.coverage import measure_coverage
+
+    found = measure_coverage(str(config.against), str(config.source))
+    headline = (
+        f"The shortlist holds {found.share:.2%} of the {found.rightly_accepted} pairs that exhaustive judging rightly "
+        f"accepts, with {found.pairs_shortlisted} of {found.pairs_exhaustive} pairs judged: {found.speed_up:.1f} times "
+        f"less work, top-1 {found.top1_shortlisted:.3f} beside {found.top1_exhaustive:.3f}."
+    )
+    return _summary(headline, "shortlist", asdict(found) | {"share": found.share, "speed_up": found.speed_up})
 
 
 def _ingest(config: BenchConfig, progress: Progress) -> Summary:
