@@ -36,9 +36,11 @@ COMMANDS = (
     "train",
     "sweep",
     "submit",
+    "jobs",
     "bench",
     "doctor",
 )
+WRAPPING = frozenset({"submit"})  # commands whose words after `--` are another command
 RESERVED = frozenset({"command", "config_file", "sets", "dry_run", "as_json", "debug", "quiet"})
 INTERRUPTED = 130
 
@@ -58,8 +60,7 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0 done, 1 failed, 2 bad input or config, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    names = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
-    commands = {name: command for name in names if (command := _load(name)) is not None}
+    commands = _commands_for(arguments)
     options = _parse(_build_parser(commands.values()), arguments)
     _set_up_output(debug=options.debug)
     try:
@@ -76,9 +77,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report_error(error, as_json=options.as_json)
 
 
-def _run(command: Command, options: argparse.Namespace) -> int:
+def read_command(arguments: Sequence[str]) -> tuple[argparse.Namespace, StepConfig, list[str]]:
+    """A command's options, its config, and the settings that its positional arguments fill; runs nothing.
+
+    A wrong command line ends the program with exit code 2, a wrong setting raises ConfigError.
+    """
+    commands = _commands_for(arguments)
+    parser = _build_parser(commands.values())
+    options = _parse(parser, list(arguments))
+    actions = _verbs(parser)[options.command]._actions
+    positional = [action.dest for action in actions if not action.option_strings and not action.choices]
+    return options, _config_of(commands[options.command], options), positional
+
+
+def _commands_for(arguments: Sequence[str]) -> dict[str, Command]:
+    names = [arguments[0]] if arguments and arguments[0] in COMMANDS else list(COMMANDS)
+    return {name: command for name in names if (command := _load(name)) is not None}
+
+
+def _config_of(command: Command, options: argparse.Namespace) -> StepConfig:
     flags = {key: value for key, value in vars(options).items() if key not in RESERVED}
-    config = load_config(command.config_class, options.config_file, flags, options.sets)
+    return load_config(command.config_class, options.config_file, flags, options.sets)
+
+
+def _run(command: Command, options: argparse.Namespace) -> int:
+    config = _config_of(command, options)
     if options.dry_run:
         _print_plan(command.plan(config), as_json=options.as_json)
         return 0
@@ -160,7 +183,11 @@ def _build_parser(commands: Any) -> argparse.ArgumentParser:
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     """The options; an unknown one ends the program with exit code 2 and the nearest known one."""
-    options, unknown = parser.parse_known_args(arguments)
+    wraps = arguments[:1] and arguments[0] in WRAPPING and "--" in arguments
+    end = arguments.index("--") if wraps else len(arguments)
+    options, unknown = parser.parse_known_args(arguments[:end])
+    if wraps:
+        options.words = arguments[end + 1 :]
     if unknown:
         known = list(_verbs(parser)[options.command]._option_string_actions)
         flags = [text for text in unknown if text.startswith("--")]

@@ -53,7 +53,9 @@ class LocalCluster:
         """
         folder = Path(tempfile.mkdtemp(prefix="psreid-")) if folder is None else folder.absolute()
         if len(str(folder)) > LONGEST_FOLDER:
-            raise ValueError(f"{folder} is longer than {LONGEST_FOLDER} characters, too long for Ray's sockets below it")
+            raise ValueError(
+                f"{folder} is longer than {LONGEST_FOLDER} characters, too long for Ray's sockets below it"
+            )
         if (folder / RECORD).exists():
             raise ValueError(f"{folder} holds a cluster already; stop it first")
         folder.mkdir(parents=True, exist_ok=True)
