@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,8 @@ class LocalCluster:
     ports: Mapping[str, int]
     cpus_per_node: int
     nodes: tuple[Node, ...] = ()
+    added: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the nodes beyond the caller's; not in the record, since it may hold credentials."""
 
     @classmethod
     def start(
@@ -46,9 +48,11 @@ class LocalCluster:
         workers: int = 2,
         cpus_per_node: int = 1,
         network: Kind | Literal["auto"] = "auto",
+        environment: Mapping[str, str] | None = None,
     ) -> "LocalCluster":
         """Starts a head and workers and returns when all have joined. `folder` must have a short path; None makes one.
 
+        The nodes have the caller's environment without its `RAY_*`, and on top of it `environment`.
         RuntimeError if a node does not start; whatever was started is then gone again.
         """
         folder = Path(tempfile.mkdtemp(prefix="psreid-")) if folder is None else folder.absolute()
@@ -62,7 +66,7 @@ class LocalCluster:
         (folder / TOKEN).touch(mode=0o600)
         (folder / TOKEN).write_text(secrets.token_hex(32))
         ports = {name: _free_port() for name in ("gcs", "dashboard", "client")}
-        cluster = cls(folder, choose_network(network), ports, cpus_per_node)
+        cluster = cls(folder, choose_network(network), ports, cpus_per_node, added=dict(environment or {}))
         try:
             cluster.network.create()
             for _ in range(1 + workers):
@@ -148,6 +152,7 @@ class LocalCluster:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         return inherited | {
+            **self.added,
             "PATH": path,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / TOKEN),

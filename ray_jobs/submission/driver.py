@@ -54,8 +54,10 @@ def _check_places(commands: Sequence[Any], job: dict[str, Any]) -> None:
     from workflows.ray_cluster import ensure_ray
     from workflows.storage import Folder
 
-    buckets = {place.split("/")[2]: place for command in commands for place in command.remote_places}
-    for place in buckets.values():
+    first_of_bucket: dict[str, str] = {}
+    for place in (place for command in commands for place in command.remote_places):
+        first_of_bucket.setdefault(place.split("/")[2], place)
+    for place in first_of_bucket.values():
         Folder(place, retry_for_s=STORAGE_PATIENCE_S).exists("step.json")
     if any("--debug" in command.words for command in commands):
         os.environ["PSREID_DEBUG"] = "1"

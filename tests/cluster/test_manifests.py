@@ -89,7 +89,9 @@ def test_a_path_that_a_pod_does_not_have_is_refused() -> None:
 
 
 def test_options_reach_the_manifest() -> None:
-    config = SubmitConfig(words=SEARCH, kuberay=True, namespace="cases", image="r/p:1", gpu_image="r/g:1", gpu_workers=9)
+    config = SubmitConfig(
+        words=SEARCH, kuberay=True, namespace="cases", image="r/p:1", gpu_image="r/g:1", gpu_workers=9
+    )
     manifest = build_manifest(config)
     cluster = manifest["spec"]["rayClusterSpec"]
     assert manifest["metadata"]["namespace"] == "cases"
