@@ -24,16 +24,19 @@ def watch_job(client: "JobSubmissionClient", job_id: str, write: Callable[[str],
 
     JobError if the cluster stays away; the job may go on then. KeyboardInterrupt passes through and stops only this.
     """
-    shown = 0
-    give_up_at = None
+    log = _Log(client, job_id, write)
+    lost_since: float | None = None
     while True:
+        before = log.shown
         try:
-            shown = asyncio.run(_follow(client, job_id, write, shown))
+            asyncio.run(log.follow())
             return _wait_for_end(client, job_id)
+        except BrokenPipeError:
+            raise
         except Exception as error:  # whatever Ray's client and its sockets raise, the answer is to ask again
             now = time.monotonic()
-            give_up_at = give_up_at or now + RECONNECT_FOR_S
-            if now > give_up_at:
+            lost_since = now if lost_since is None or log.shown > before else lost_since
+            if now - lost_since > RECONNECT_FOR_S:
                 raise JobError(
                     f"the connection to the cluster was lost while watching {job_id} ({type(error).__name__}). The "
                     f"job may go on; `psreid jobs status {job_id}` asks, and submitting it again is harmless."
@@ -52,15 +55,21 @@ def exit_code_of(job: "JobDetails") -> int:
     return int(code) if code > 0 else SIGNALLED - int(code)
 
 
-async def _follow(client: "JobSubmissionClient", job_id: str, write: Callable[[str], Any], shown: int) -> int:
-    """Writes what comes after the first `shown` characters of the log; gives the new number."""
-    seen = 0
-    async for text in client.tail_job_logs(job_id):
-        seen += len(text)
-        if seen > shown:
-            write(text[-(seen - shown) :])
-            shown = seen
-    return shown
+class _Log:
+    """A job's log, each character written once, however often the connection breaks."""
+
+    def __init__(self, client: "JobSubmissionClient", job_id: str, write: Callable[[str], Any]) -> None:
+        self._client, self._job_id, self._write = client, job_id, write
+        self.shown = 0
+
+    async def follow(self) -> None:
+        """Writes what comes after what was shown; a new connection starts from the first character again."""
+        seen = 0
+        async for text in self._client.tail_job_logs(self._job_id):
+            seen += len(text)
+            if seen > self.shown:
+                self._write(text[-(seen - self.shown) :])
+                self.shown = seen
 
 
 def _wait_for_end(client: "JobSubmissionClient", job_id: str) -> "JobDetails":
