@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DRIVER = ("python", "-m", "ray_jobs.submission.driver", "--")
-INTERRUPTED = 130
+BAD_INPUT, INTERRUPTED = 2, 130
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,11 @@ def watch(client: "JobSubmissionClient", job_id: str) -> Summary:
         return Summary(headline, "", {"job_id": job_id}, exit_code=INTERRUPTED)
     code = exit_code_of(job)
     took = f"{time.monotonic() - started:.0f} s"
+    advice = "Mend what its log says, then submit it again." if code == BAD_INPUT else "Submit it again to continue it."
     headlines: Mapping[str, str] = {
         "SUCCEEDED": f"Job {job_id} succeeded after {took}.",
-        "STOPPED": f"Job {job_id} was stopped. Submit the same command to continue it.",
-        "FAILED": f"Job {job_id} failed with exit code {code} after {took}. Submit the same command to continue it.",
+        "STOPPED": f"Job {job_id} was stopped. Submit it again to continue it.",
+        "FAILED": f"Job {job_id} failed with exit code {code} after {took}. {advice}",
     }
     return _summary(client, job_id, headlines[job.status.value], code)
 

@@ -194,7 +194,7 @@ def make_distribution(folder: Path, name: str, version: str, *requires: str) -> 
     return folder
 
 
-@pytest.mark.parametrize("case", ["changed package", "missing package", "storage", "shared disk"])
+@pytest.mark.parametrize("case", ["changed package", "missing package", "storage", "missing input"])
 def test_what_cannot_work_is_refused_by_the_job_at_once(psreid: Psreid, index: Path, tmp_path: Path, case: str) -> None:
     words, environment, expected = search(index, tmp_path / "out"), {}, ""
     if case == "changed package":

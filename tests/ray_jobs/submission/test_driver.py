@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.submission.node_check import look_around, nearest_existing
 from ray_jobs.submission.versions import installed_versions
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,6 +54,13 @@ def test_storage_that_refuses(tmp_path: Path) -> None:
     line = run_driver(tmp_path, {"versions": installed_versions(), "requirements": []}, **keys)
     assert "s3://archive/index" in line and endpoint in line and "is up and reachable" in line
     assert "secret-of-the-test" not in line
+
+
+def test_a_node_without_the_shared_disk(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    assert nearest_existing(f"{tmp_path}/frames/not/yet") == f"{tmp_path}/frames"
+    paths = [str(tmp_path), str(tmp_path / "elsewhere")]
+    assert look_around({}, [], paths, "on node 10.0.0.3") == [f"there is no {tmp_path}/elsewhere on node 10.0.0.3"]
 
 
 @pytest.mark.parametrize("words", [["index", "a"], ["nonsense"]])
