@@ -40,10 +40,10 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     shared = {"logging_level": logging.INFO if debug else logging.ERROR, "log_to_driver": debug}
     try:
-        if address:
-            ray.init(address=address, **shared)
-            return
         with _stderr_closed() if not debug else nullcontext():
+            if address:
+                ray.init(address=address, **shared)
+                return
             ray.init(
                 address="local",
                 num_cpus=num_cpus,

@@ -4,6 +4,7 @@ Token: `RAY_AUTH_TOKEN`, else the file of `RAY_AUTH_TOKEN_PATH`, else, with `RAY
 The last is not sent without being asked for, so that a mistyped address does not get it.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")  # they set INFO when imported
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 5.0, 10.0
 HOW_TO_NAME = "Give the dashboard's URL, such as http://HOST:8265, with --address or RAY_API_SERVER_ADDRESS."
 
@@ -28,6 +30,8 @@ def connect(address: str | None) -> "JobSubmissionClient":
     _check_version(_ask_version(url, headers, has_token=bool(token)), url)
     from ray.job_submission import JobSubmissionClient
 
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     with _address_in_environment(url):
         return JobSubmissionClient(url, headers=headers)
 

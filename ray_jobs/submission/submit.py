@@ -1,13 +1,11 @@
 """Submitting: read the command, pack what travels, decide by the job's name, send it, watch it."""
 
-import logging
 import os
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +110,7 @@ def watch(client: "JobSubmissionClient", job_id: str) -> Summary:
 
 def _send(client: "JobSubmissionClient", submission: Submission, decision: Decision) -> str:
     """Uploads and submits; a job of that id that came first is as good."""
-    with tempfile.TemporaryDirectory() as scratch, _quiet_ray():
+    with tempfile.TemporaryDirectory() as scratch:
         package = build_package(submission.working_dir, submission.carried, Path(scratch) / f"{submission.name}.zip")
         try:
             client.submit_job(
@@ -150,17 +148,3 @@ def _write(text: str) -> None:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet_ray() -> Iterator[None]:
-    """Ray's own client tells about the upload at INFO; the summary line does that here."""
-    names = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-    before = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
