@@ -4,6 +4,7 @@ The archive is filmed by `psreid synth` and lies on a disk that all nodes share;
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,13 +48,36 @@ class Psreid:
     def __init__(self, cluster: LocalCluster, project: Path) -> None:
         self.cluster, self.project = cluster, project
 
-    def __call__(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self.cluster.environment}
+        return inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self.cluster.environment}
+
+    def interrupted_at(self, text: str, *words: str) -> str:
+        """What the command printed, and its exit code, when Ctrl-C came as soon as it had printed `text`."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray_jobs", *words],
+            cwd=self.project,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert process.stdout is not None
+        printed = ""
+        while text not in printed and (line := process.stdout.readline()):
+            printed += line
+        process.send_signal(signal.SIGINT)
+        printed += process.communicate(timeout=60)[0] + f"[exit code {process.returncode}]"
+        print(f"$ psreid {' '.join(words)}   # Ctrl-C\n{printed}")
+        return printed
+
+    def __call__(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "ray_jobs", *words],
             cwd=self.project,
-            env=inherited | own | environment,
+            env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -183,8 +207,9 @@ def test_a_job_that_was_killed_and_stopped_continues_each_time(
     wait_for(lambda: f"{job_id}  FAILED (137)" in psreid("jobs", "list").stdout)
     assert not (out / "manifest.json").exists(), "it was killed too late to show anything"
 
-    second = psreid("submit", "--no-wait", *command)
-    assert f"submitted {job_id}-2, attempt 2" in second.stdout
+    second = psreid.interrupted_at("Running entrypoint", "submit", *command)
+    assert f"submitted {job_id}-2, attempt 2" in second
+    assert f"Stopped watching; the job goes on: {job_id}-2." in second and "[exit code 130]" in second
     stopped = psreid("jobs", "stop", f"{job_id}-2")
     assert stopped.returncode == 0 and f"Stopped {job_id}-2" in stopped.stdout
 
