@@ -109,9 +109,9 @@ def index(psreid: Psreid, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def search(index: Path, out: Path) -> list[str]:
-    """A search that judges and outlines every frame."""
+    """A search that judges every frame."""
     words = ["search", str(index), str(out), "--text", "a man in a red coat", "--recall", "none", "--no-report"]
-    return [*words, "--threshold", "-100", "--judge-actors", "2", "--segment-actors", "1", "--quiet"]
+    return [*words, "--threshold", "-100", "--stop-after", "judge", "--judge-actors", "2", "--quiet"]
 
 
 @pytest.fixture(scope="module")
