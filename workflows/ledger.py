@@ -9,7 +9,8 @@ Files of a step folder, in the order in which they appear:
     manifest.json              totals and the list of parts, when every shard is done
 
 A part without a marker does not exist for readers and is overwritten by the next run. Shard ids come from content and
-config, never from a run, so a rerun is the plan minus `done/`. Knows nothing of Ray or of stages.
+config, never from a run, so a rerun is the plan minus `done/`. A step whose inputs grow gets more shards; its manifest
+stays as it was until the new ones are done, so readers always see a whole archive. Knows nothing of Ray or of stages.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from modeling.errors import ConfigError, DataError, JobError
+from workflows.scope import Scope, scope_of
 from workflows.storage import JSON, Folder
 
 LEDGER_VERSION = 1
@@ -76,6 +78,8 @@ class PartInfo:
     name: str
     shard_id: str
     rows: int
+    scope: Scope | None = None
+    """Its cameras and times, where it has any: what lets a reader pass it by unopened."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,13 @@ class Manifest:
     seconds: float
     """Time spent in stages, summed over workers."""
     parts: Sequence[PartInfo] = field(default_factory=list)
+    without_part: Sequence[str] = ()
+    """Ids of the shards that gave no part, because every row was set aside at the source."""
+
+    @property
+    def shard_ids(self) -> frozenset[str]:
+        """The shards that these totals are of."""
+        return frozenset(self.without_part) | {part.shard_id for part in self.parts}
 
 
 def make_shard_id(*parts: JSON) -> str:
@@ -135,7 +146,7 @@ class Ledger:
         if not self.folder.exists("manifest.json"):
             return None
         stored = self.folder.read_json("manifest.json")
-        parts = [PartInfo(f"part-{shard_id}.parquet", shard_id, rows) for shard_id, rows in stored.pop("parts")]
+        parts = [PartInfo(f"part-{entry[0]}.parquet", *entry) for entry in stored.pop("parts")]
         return Manifest(parts=parts, **stored)
 
     def done_ids(self) -> set[str]:
@@ -176,6 +187,7 @@ class Ledger:
             "quarantined": len(quarantine),
             "quarantine_reasons": dict(Counter(row.reason for row in quarantine)),
             "seconds": round(seconds, 3),
+            "scope": scope_of(table),
             "sha256": table_checksum(table),
         }
         self.folder.write_json(f"done/{shard.shard_id}.json", marker)
@@ -193,9 +205,16 @@ class Ledger:
         with ThreadPoolExecutor(MARKER_READERS) as pool:
             return list(pool.map(lambda shard_id: self.folder.read_json(f"done/{shard_id}.json"), shard_ids))
 
-    def totals(self, shards: Iterable[Shard]) -> Manifest:
-        """What these shards came to, all of which must be done."""
-        markers = self.markers(sorted(shard.shard_id for shard in shards))
+    def totals(self, shards: Iterable[Shard], *, base: Manifest | None = None) -> Manifest:
+        """What these shards came to, all of which must be done.
+
+        `base`: totals of some of them, taken from an earlier run; only the markers of the others are read.
+        """
+        known = base.shard_ids if base is not None else frozenset[str]()
+        new = self._totals_of(self.markers(sorted({shard.shard_id for shard in shards} - known)))
+        return new if base is None else _sum(base, new)
+
+    def _totals_of(self, markers: Sequence[Mapping[str, Any]]) -> Manifest:
         drops: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         for marker in markers:
@@ -211,6 +230,7 @@ class Ledger:
             quarantine_reasons=dict(reasons.most_common()),
             seconds=round(sum(marker["seconds"] for marker in markers), 3),
             parts=_parts_of(markers),
+            without_part=[marker["shard_id"] for marker in markers if not marker["has_part"]],
         )
 
     def finish(self, shards: Sequence[Shard]) -> Manifest:
@@ -227,7 +247,8 @@ class Ledger:
 
     def write_manifest(self, totals: Manifest) -> None:
         """Declares the step complete, with these totals of all its shards."""
-        stored = {**asdict(totals), "parts": [[part.shard_id, part.rows] for part in totals.parts]}
+        parts = [[part.shard_id, part.rows, part.scope] for part in totals.parts]
+        stored = {**asdict(totals), "parts": parts}
         self.folder.write_bytes("manifest.json", json.dumps(stored, ensure_ascii=False).encode())
 
     def count_quarantined(self, shard_ids: Iterable[str]) -> int:
@@ -252,10 +273,27 @@ class Ledger:
 
 def _parts_of(markers: Iterable[Mapping[str, Any]]) -> list[PartInfo]:
     return [
-        PartInfo(f"part-{marker['shard_id']}.parquet", marker["shard_id"], marker["rows"])
+        PartInfo(f"part-{marker['shard_id']}.parquet", marker["shard_id"], marker["rows"], marker.get("scope"))
         for marker in markers
         if marker["has_part"]
     ]
+
+
+def _sum(first: Manifest, second: Manifest) -> Manifest:
+    """The totals of two sets of shards that have none in common."""
+    reasons = Counter(first.quarantine_reasons) + Counter(second.quarantine_reasons)
+    return Manifest(
+        step=second.step,
+        shards=first.shards + second.shards,
+        rows=first.rows + second.rows,
+        rows_read=first.rows_read + second.rows_read,
+        drops=dict(sorted((Counter(first.drops) + Counter(second.drops)).items())),
+        quarantined=first.quarantined + second.quarantined,
+        quarantine_reasons=dict(reasons.most_common()),
+        seconds=round(first.seconds + second.seconds, 3),
+        parts=sorted([*first.parts, *second.parts], key=lambda part: part.shard_id),
+        without_part=sorted([*first.without_part, *second.without_part]),
+    )
 
 
 def _plain(identity: StepIdentity) -> dict[str, Any]:

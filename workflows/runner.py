@@ -50,27 +50,45 @@ def run_step(
 ) -> Manifest:
     """Runs the shards that are not done yet and returns the totals of all.
 
-    A finished step returns at once, without starting Ray. Killed at any moment, the same call continues. Raises
-    JobError when more than `max_quarantine_share` (a fraction of the rows read) was set aside.
+    A finished step returns at once, without starting Ray. Killed at any moment, the same call continues. With more
+    shards than the last time it adds those, and the manifest of before stands until they are done. Raises JobError when
+    more than `max_quarantine_share` (a fraction of the rows read) was set aside.
     """
     check_columns(stages)
     ledger = Ledger.open(folder, identity)
     manifest = ledger.manifest
-    if manifest is not None and not ledger.remaining(shards):
+    if manifest is not None and not ledger.remaining(shards) and _covers(manifest, shards):
         progress.say(f"{identity.step}: already complete, {manifest.rows} rows in {folder.uri}")
         return manifest
     with hold_lock(folder):
+        base = ledger.manifest
         remaining = ledger.remaining(shards)
+        if base is not None and not _can_build_on(base, shards, remaining):
+            base = None
+        if base is not None:
+            progress.say(f"{identity.step}: {base.shards} shards are there, {len(shards) - base.shards} are new")
         if remaining:
             progress.start(identity.step, total=len(shards), done=len(shards) - len(remaining))
             try:
                 _run_shards(ledger, shards, remaining, stages, max_quarantine_share, progress, row_group_rows)
             finally:
                 progress.finish()
-        totals = ledger.totals(shards)
+        totals = ledger.totals(shards, base=base)
         check_quarantine(totals, folder, max_quarantine_share)
         ledger.write_manifest(totals)
         return totals
+
+
+def _covers(manifest: Manifest, shards: Sequence[Shard]) -> bool:
+    """Whether the totals are of all these shards; a driver with a newer plan may have added more."""
+    return manifest.shards >= len(shards) and manifest.shard_ids >= {shard.shard_id for shard in shards}
+
+
+def _can_build_on(manifest: Manifest, shards: Sequence[Shard], remaining: Sequence[Shard]) -> bool:
+    """Whether the totals are of shards that are all in the plan and all still done."""
+    ids = manifest.shard_ids
+    is_complete = len(ids) == manifest.shards  # no, where an older psreid wrote it
+    return is_complete and ids <= {shard.shard_id for shard in shards} - {shard.shard_id for shard in remaining}
 
 
 def check_quarantine(totals: Manifest, folder: Folder, max_share: float) -> None:

@@ -1,17 +1,21 @@
 """The Arrow schemas of every stored table, with their version. Readers refuse a version that they do not know.
 
 Coordinates: `box_xyxy_px` is (left, top, right, bottom) in pixels of the full frame, origin at the top left corner of
-the top left pixel, right and bottom exclusive. Times end in `_s` and are seconds from the start of the source video.
-Masks are COCO run-length encodings (column-major) of the full frame.
+the top left pixel, right and bottom exclusive. Times end in `_s` and are seconds from the start of the source video;
+`recorded_at` is a moment on the clock, in UTC, null where nothing tells when the video was recorded. Masks are COCO
+run-length encodings (column-major) of the full frame.
 """
 
 import pyarrow as pa
 
 from modeling.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDER_READABLE = {"frames": {"1"}, "queries": {"1"}, "galleries": {"1"}}  # frames of version 1 lack `recorded_at` only
+RECORDED_AT_TYPE = pa.timestamp("ms", tz="UTC")
 EMBEDDING_TYPE = pa.float16()
 
+RECORDED_AT = pa.field("recorded_at", RECORDED_AT_TYPE)
 BOX = pa.list_(pa.float32())  # four numbers; not a fixed-size list, whose nulls Parquet readers do not get back
 MASK_RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.binary())])  # size is (height, width)
 
@@ -42,6 +46,7 @@ FRAMES = _versioned(
         pa.field("video_uri", pa.string(), nullable=False),
         pa.field("frame_index", pa.int64(), nullable=False),  # of the source video, 0-based
         pa.field("timestamp_s", pa.float64()),
+        RECORDED_AT,
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("modality", pa.string(), nullable=False),  # "rgb" or "ir"
@@ -89,6 +94,7 @@ def index_schema(dim: int) -> pa.Schema:
             pa.field("person_id", pa.string(), nullable=False),
             pa.field("camera_id", pa.string(), nullable=False),
             pa.field("timestamp_s", pa.float64()),
+            RECORDED_AT,
             pa.field("box_xyxy_px", BOX, nullable=False),
             pa.field("embedding", pa.list_(EMBEDDING_TYPE, dim), nullable=False),
             pa.field("frames_part", pa.string(), nullable=False),  # the file of the frames table that holds the frame
@@ -116,6 +122,7 @@ MATCHES = _versioned(
         pa.field("video_uri", pa.string(), nullable=False),
         pa.field("frame_index", pa.int64(), nullable=False),
         pa.field("timestamp_s", pa.float64()),
+        RECORDED_AT,
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # logit[SEG] - logit[REJ]
@@ -139,7 +146,7 @@ def require_table(table_schema: pa.Schema, expected: pa.Schema, *, source: str) 
     found, version = metadata.get("psreid.table"), metadata.get("psreid.schema_version")
     if found is not None and found != name:
         raise DataError(f"{source} is a {found!r} table, but a {name!r} table is needed here. Give the right folder.")
-    if version is not None and version != str(SCHEMA_VERSION):
+    if version is not None and version not in {str(SCHEMA_VERSION), *OLDER_READABLE.get(name, ())}:
         raise DataError(
             f"{source} has schema version {version}, this psreid reads version {SCHEMA_VERSION}. "
             "Make it again with this version, or read it with the psreid that wrote it."

@@ -42,6 +42,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument(
         "--ir", dest="ir_cameras", nargs="+", metavar="CAMERA", help="infrared cameras (else: frames without colour)"
     )
+    clock = parser.add_argument_group("when it was recorded, and archives that grow")
+    clock.add_argument(
+        "--start-times", metavar="RULE|FILE",
+        help="auto (default: from the file name, else the container), name, container, none, or CSV: file,start",
+    )  # fmt: skip
+    clock.add_argument("--time-zone", metavar="ZONE", help="of times without an offset, as Europe/Berlin (default UTC)")
+    clock.add_argument(
+        "--changed", choices=("refuse", "keep"), help="a source file that is not what it was: stop (default), or go on"
+    )
     persons = parser.add_argument_group("persons")
     persons.add_argument(
         "--detector",

@@ -78,7 +78,7 @@ def test_every_frame_of_every_source_arrives_once(archive, ray_cluster):
 
     said = Said()
     again = run_ingest(config(archive, every=5), said)
-    assert again.figures == summary.figures
+    assert again.figures == {**summary.figures, "new_files": 0}
     assert any("already complete" in line for line in said.lines)
     with pytest.raises(ConfigError, match="every: there 5, now 4"):
         run_ingest(config(archive, every=4), Progress())

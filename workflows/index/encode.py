@@ -78,7 +78,7 @@ class EncodePersons:
         if not frame["persons"]:
             batch.drops["frame_without_person"] += 1
         for person in frame["persons"]:
-            row = {name: frame[name] for name in ("frame_id", "camera_id", "timestamp_s")}
+            row = {name: frame[name] for name in ("frame_id", "camera_id", "timestamp_s", "recorded_at")}
             row |= {name: person[name] for name in ("person_id", "box_xyxy_px")} | {
                 "frames_part": batch.shard.payload["part"]
             }

@@ -6,7 +6,6 @@ few bytes a frame); the pictures of the others are never fetched.
 
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +17,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modeling.errors import DataError
 from modeling.types import ImageHWC
-from workflows.schema import FRAMES, require_table
+from workflows.index.filter import FrameFilter as FrameFilter
+from workflows.schema import FRAMES, RECORDED_AT, require_table
 from workflows.stages import ShardBatch
 from workflows.storage import Folder
 
@@ -28,40 +28,13 @@ FRAME_COLUMNS = (
     "video_uri",
     "frame_index",
     "timestamp_s",
+    "recorded_at",
     "width",
     "height",
     "image",
     "persons.list.element.person_id",
     "persons.list.element.box_xyxy_px",
 )
-
-
-@dataclass(frozen=True)
-class FrameFilter:
-    """Which frames of the archive count; everything by default."""
-
-    cameras: tuple[str, ...] = ()
-    """Camera ids; empty means every camera."""
-    since_s: float | None = None
-    """Earliest time in its video, seconds."""
-    until_s: float | None = None
-    """Latest time in its video, seconds."""
-
-    def expression(self) -> pc.Expression | None:
-        """The condition on columns `camera_id` and `timestamp_s`, for pushdown; None when every frame counts."""
-        conditions = []
-        if self.cameras:
-            conditions.append(pc.field("camera_id").isin(list(self.cameras)))
-        if self.since_s is not None:
-            conditions.append(pc.field("timestamp_s") >= self.since_s)
-        if self.until_s is not None:
-            conditions.append(pc.field("timestamp_s") <= self.until_s)
-        if not conditions:
-            return None
-        whole = conditions[0]
-        for condition in conditions[1:]:
-            whole = whole & condition
-        return whole
 
 
 def read_frames(
@@ -72,14 +45,15 @@ def read_frames(
     `frame_ids` narrows to these frames: a row group with none of them is not read. `frames` filters by camera and time.
     """
     wanted = None if frame_ids is None else pa.array(sorted(frame_ids), pa.string())
-    condition = None if frames is None else frames.expression()
+    chosen = frames or FrameFilter()
+    condition = chosen.expression()
     with folder.open_input(part) as stream:
         parquet = pq.ParquetFile(getattr(stream, "raw", stream))  # unbuffered: a read fetches what it asks for, no more
         require_table(parquet.schema_arrow, FRAMES, source=folder.path(part))
-        for group in range(parquet.num_row_groups):
+        for group in chosen.row_groups(parquet):
             if not _is_needed(parquet, group, wanted, condition):
                 continue
-            table = parquet.read_row_group(group, columns=list(FRAME_COLUMNS))
+            table = _read_columns(parquet, group, FRAME_COLUMNS)
             if wanted is not None:
                 table = table.filter(pc.is_in(table["frame_id"], value_set=wanted))
             if condition is not None:
@@ -88,11 +62,19 @@ def read_frames(
                 yield table
 
 
+def _read_columns(parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    """These columns of a row group; `recorded_at` is null where the table is older than that column."""
+    is_older = "recorded_at" in columns and "recorded_at" not in parquet.schema_arrow.names
+    known = [name for name in columns if not (is_older and name == "recorded_at")]
+    table = parquet.read_row_group(group, columns=known)
+    return table.append_column(RECORDED_AT, pa.nulls(table.num_rows, RECORDED_AT.type)) if is_older else table
+
+
 def _is_needed(parquet: pq.ParquetFile, group: int, wanted: pa.Array | None, condition: pc.Expression | None) -> bool:
     """Whether a row group holds a wanted frame, from its small columns."""
     if wanted is None and condition is None:
         return True
-    keys = parquet.read_row_group(group, columns=["frame_id", "camera_id", "timestamp_s"])
+    keys = _read_columns(parquet, group, ["frame_id", "camera_id", "timestamp_s", "recorded_at"])
     if wanted is not None:
         keys = keys.filter(pc.is_in(keys["frame_id"], value_set=wanted))
     if condition is not None:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from modeling.errors import DataError
 from workflows.ledger import Ledger, Manifest, PartInfo, StepIdentity
-from workflows.storage import Folder
+from workflows.storage import JSON, Folder
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,21 @@ class StepInput:
     def digest(self) -> str:
         """16 hex digits that change with the step's settings, its own inputs or its parts."""
         parts = [[part.shard_id, part.rows] for part in sorted(self.manifest.parts, key=lambda part: part.name)]
-        text = json.dumps([asdict(self.step), parts], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _hash([asdict(self.step), parts])
+
+    @property
+    def settings_digest(self) -> str:
+        """16 hex digits that change with the step's settings, and stay while it grows."""
+        return _hash(asdict(self.step))
+
+    def restricted(self, shard_ids: Collection[str]) -> "StepInput":
+        """The same step as if it had only the parts of these shards."""
+        parts = [part for part in self.manifest.parts if part.shard_id in shard_ids]
+        return replace(self, manifest=replace(self.manifest, parts=parts, rows=sum(part.rows for part in parts)))
+
+
+def _hash(value: JSON) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def open_step(uri: str, *, command: str) -> StepInput:

@@ -3,32 +3,33 @@
 import time
 from functools import partial
 
-from modeling.errors import DataError
+from modeling.errors import ConfigError, DataError
 from workflows.index.config import IndexConfig
 from workflows.index.encode import EncodePersons
 from workflows.index.frames import frame_ids_of
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model, load_person_encoder
 from workflows.index.workers import pool_size
-from workflows.ledger import Shard, StepIdentity, make_shard_id
+from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
 from workflows.progress import Plan, Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
 from workflows.stages import Resources, ShardBatch, StageSpec
 from workflows.storage import Folder
 
-CODE_VERSION = "1"  # raised when the same inputs would give other rows
+CODE_VERSION = "2"  # raised when the same inputs would give other rows
 SAMPLE_FRAMES = 16  # measured by --dry-run
 
 
 def run_index(config: IndexConfig, progress: Progress) -> Summary:
-    """Embeds every person of the archive; continues where an earlier run stopped."""
+    """Embeds every person of the archive; continues where an earlier run stopped, and adds the frames that are new."""
     frames = open_frames(config.frames)
-    out = Folder(config.out)
+    out, shards = Folder(config.out), index_shards(config, frames)
+    _check_nothing_vanished(out, frames, shards)
     manifest = run_step(
         folder=out,
         identity=index_identity(config, frames),
-        shards=index_shards(config, frames),
+        shards=shards,
         stages=[encode_stage(config, frames)],
         max_quarantine_share=config.max_quarantine_share,
         progress=progress,
@@ -77,16 +78,34 @@ def open_frames(uri: str) -> StepInput:
 
 
 def index_shards(config: IndexConfig, frames: StepInput) -> list[Shard]:
-    """One shard a part of the frames table."""
+    """One shard a part of the frames table, in the order of their ids."""
     encoder = identity_of_model(config.model)
-    return [Shard(make_shard_id("index", part.shard_id, encoder), {"part": part.name}) for part in frames.parts]
+    return [Shard(index_shard_id(part.shard_id, encoder), {"part": part.name}) for part in frames.parts]
+
+
+def index_shard_id(frames_shard_id: str, encoder: str) -> str:
+    """The shard of the index that holds the persons of a shard of frames; `encoder` is the model's identity."""
+    return make_shard_id("index", frames_shard_id, encoder)
+
+
+def _check_nothing_vanished(out: Folder, frames: StepInput, shards: list[Shard]) -> None:
+    """ConfigError when the index holds persons of frames that are no longer there."""
+    manifest = Ledger.read(out).manifest if out.exists("step.json") else None
+    lost = manifest.shard_ids - {shard.shard_id for shard in shards} if manifest else frozenset()
+    if lost and manifest:
+        raise ConfigError(
+            f"{out.uri} indexes {manifest.shards} parts of frames, and {len(lost)} of them are not in "
+            f"{frames.folder.uri} any more: it is another archive, or another model. An index grows with its frames; "
+            "for others, use another output folder."
+        )
 
 
 def index_identity(config: IndexConfig, frames: StepInput) -> StepIdentity:
+    """What makes two runs the same index; how many parts the frames have is not in it, because they grow."""
     return StepIdentity(
         step="index",
         config={"model": config.model, "frames": frames.folder.uri},
-        inputs={"frames": frames.digest, "model": identity_of_model(config.model)},
+        inputs={"frames": frames.settings_digest, "model": identity_of_model(config.model)},
         code_version=CODE_VERSION,
         schema_version=SCHEMA_VERSION,
     )

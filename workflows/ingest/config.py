@@ -1,6 +1,7 @@
 """Settings of `psreid ingest`."""
 
 from fractions import Fraction
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +26,13 @@ class IngestConfig(StepConfig):
     """Frames per shard, the unit of work; up to 4 times as many where that keeps a keyframe's group whole."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """Of the stored frames, 1 to 100."""
+    start_times: str = "auto"
+    """When videos were recorded: `name` (from the file name), `container`, `auto` (the name, else the container),
+    `none`, or a CSV file with the columns file and start."""
+    time_zone: str = "UTC"
+    """IANA zone of start times that are written without an offset."""
+    changed: Literal["refuse", "keep"] = "refuse"
+    """What to do when a source file is another one than at an earlier run: stop, or keep what was ingested of it."""
     ir_cameras: tuple[str, ...] = ()
     """Cameras that are infrared; of the others, a frame without colour is taken as infrared."""
     detector: DetectorConfig = DetectorConfig()

@@ -1,6 +1,7 @@
 """The source stage of an ingest: a shard's payload in, one row of the frames table per decoded frame out."""
 
 from collections.abc import Collection
+from datetime import datetime, timedelta
 from typing import Any
 
 import cv2
@@ -63,6 +64,7 @@ class DecodeFrames:
                     "video_uri": video.uri,
                     "frame_index": frame.wanted.index,
                     "timestamp_s": frame.wanted.timestamp_s,
+                    "recorded_at": _moment(video.recorded_at, frame.wanted.timestamp_s),
                 }
                 if frame.picture is None:
                     assert frame.fault is not None
@@ -78,6 +80,7 @@ class DecodeFrames:
             "video_uri": file.uri,
             "frame_index": 0,
             "timestamp_s": None,
+            "recorded_at": _moment(file.recorded_at, 0.0),
         }
         folder, name = split_uri(file.uri)
         data = folder.read_bytes(name)
@@ -107,6 +110,13 @@ class DecodeFrames:
 def _columns(size_hw: tuple[int, ...], is_ir: bool, jpeg: bytes | memoryview) -> dict[str, Any]:
     height, width = size_hw
     return {"width": width, "height": height, "modality": "ir" if is_ir else "rgb", "image": jpeg, "persons": []}
+
+
+def _moment(start: str | None, after_s: float | None) -> datetime | None:
+    """The moment `after_s` seconds after a start; None where one of them is not known."""
+    if start is None or after_s is None:
+        return None
+    return datetime.fromisoformat(start) + timedelta(seconds=after_s)
 
 
 def _set_aside(result: ShardBatch, row: dict[str, Any], fault: Fault) -> None:

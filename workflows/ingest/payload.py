@@ -23,6 +23,8 @@ class VideoShard:
     camera_id: str
     stem: str
     runs: Sequence[Run]
+    recorded_at: str | None = None
+    """When the first frame was recorded, ISO 8601 in UTC."""
 
     def frame_id(self, frame_index: int) -> str:
         return f"{self.camera_id}/{self.stem}#{frame_index}"
@@ -54,6 +56,7 @@ def video_shard(file: SourceFile, runs: Sequence[Run], *, content: str) -> Shard
         "uri": file.uri,
         "camera_id": file.camera_id,
         "stem": file.stem,
+        "recorded_at": file.recorded_at,
         "runs": [
             {
                 "seek": [run.seek.index, run.seek.pts, run.seek.dts] if run.seek else None,
@@ -62,12 +65,12 @@ def video_shard(file: SourceFile, runs: Sequence[Run], *, content: str) -> Shard
             for run in runs
         ],
     }
-    shard_id = make_shard_id("video", DECODER_VERSION, content, file.camera_id, file.stem, indices)
+    shard_id = make_shard_id("video", DECODER_VERSION, content, file.camera_id, file.stem, file.recorded_at, indices)
     return Shard(shard_id, payload, rows_expected=len(indices))
 
 
 def image_shard(files: Sequence[SourceFile]) -> Shard:
-    names = [[file.uri, file.camera_id, file.stem] for file in files]
+    names = [[file.uri, file.camera_id, file.stem, file.recorded_at] for file in files]
     identities = [file.identity for file in files]
     payload = {"kind": "images", "files": names}
     return Shard(make_shard_id("images", DECODER_VERSION, names, identities), payload, rows_expected=len(files))
@@ -84,12 +87,14 @@ def read_payload(payload: Mapping[str, Any]) -> Content:
     if payload["kind"] == "faulty":
         return FaultyShard(payload["uri"], [Fault(reason, detail) for reason, detail in payload["faults"]])
     if payload["kind"] == "images":
-        return ImageShard([SourceFile(uri, "image", camera, stem) for uri, camera, stem in payload["files"]])
+        return ImageShard(
+            [SourceFile(uri, "image", camera, stem, recorded_at=at) for uri, camera, stem, at in payload["files"]]
+        )
     runs = [
         Run(SeekPoint(*run["seek"]) if run["seek"] else None, tuple(WantedFrame(*frame) for frame in run["frames"]))
         for run in payload["runs"]
     ]
-    return VideoShard(payload["uri"], payload["camera_id"], payload["stem"], runs)
+    return VideoShard(payload["uri"], payload["camera_id"], payload["stem"], runs, payload["recorded_at"])
 
 
 def split_shard(shard: Shard) -> list[Shard]:
@@ -98,7 +103,7 @@ def split_shard(shard: Shard) -> list[Shard]:
     if isinstance(content, ImageShard):
         return [Shard(file.frame_id(0), image_shard([file]).payload, 1) for file in content.files]
     if isinstance(content, VideoShard):
-        file = SourceFile(content.uri, "video", content.camera_id, content.stem)
+        file = _file_of(content)
         return [
             Shard(file.frame_id(run.frames[0].index), video_shard(file, [run], content="").payload, 1)
             for run in split_rows(content.runs)
@@ -117,4 +122,27 @@ def first_frames(shard: Shard, count: int) -> Shard:
         if count > 0:
             runs.append(Run(run.seek, run.frames[:count]))
             count -= len(runs[-1].frames)
-    return video_shard(SourceFile(content.uri, "video", content.camera_id, content.stem), runs, content=shard.shard_id)
+    return video_shard(_file_of(content), runs, content=shard.shard_id)
+
+
+def without_files(shard: Shard, lost: Mapping[str, Fault]) -> list[Shard]:
+    """The shard without the files that `lost` names, and one faulty shard for each of those."""
+    content = read_payload(shard.payload)
+    if isinstance(content, FaultyShard):
+        return [shard]
+    files = content.files if isinstance(content, ImageShard) else [_file_of(content)]
+    faulty = [faulty_shard(file, [lost[file.uri]]) for file in files if file.uri in lost]
+    kept = [file for file in files if file.uri not in lost]
+    if not faulty or not kept:
+        return faulty or [shard]
+    return [image_shard(kept), *faulty]
+
+
+def files_of(shard: Shard) -> list[str]:
+    """URIs of the files that a shard is of."""
+    content = read_payload(shard.payload)
+    return [file.uri for file in content.files] if isinstance(content, ImageShard) else [content.uri]
+
+
+def _file_of(video: VideoShard) -> SourceFile:
+    return SourceFile(video.uri, "video", video.camera_id, video.stem, recorded_at=video.recorded_at)

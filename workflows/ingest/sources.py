@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -65,14 +65,17 @@ class SourceFile:
     """As the person gave it."""
     identity: str = ""
     """Changes when the content may have changed (`Folder.identity`)."""
+    recorded_at: str | None = None
+    """When its first frame was recorded, ISO 8601 in UTC; None where that is not known (yet)."""
 
     def frame_id(self, frame_index: int) -> str:
         return f"{self.camera_id}/{self.stem}#{frame_index}"
 
 
-def list_sources(sources: Sequence[str]) -> list[SourceFile]:
+def list_sources(sources: Sequence[str], known: Mapping[str, SourceFile] | None = None) -> list[SourceFile]:
     """Every file of the sources, once each, in the order given and by name within a source.
 
+    `known`: URI -> file of an earlier listing, whose names are kept, so that frames are called what they were.
     Raises DataError for a source that does not exist or holds neither video nor image.
     """
     found: dict[str, SourceFile] = {}
@@ -82,7 +85,7 @@ def list_sources(sources: Sequence[str]) -> list[SourceFile]:
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         identities = pool.map(_identity, found)
         files = [replace(file, identity=identity) for file, identity in zip(found.values(), identities, strict=True)]
-    return _with_distinct_names(files)
+    return _with_distinct_names(files, known or {})
 
 
 def _files_of(source: str) -> list[SourceFile]:
@@ -145,24 +148,29 @@ def _kind_of(name: str) -> Kind | None:
     return "video" if suffix in VIDEO_SUFFIXES else None
 
 
-def _with_distinct_names(files: Iterable[SourceFile]) -> list[SourceFile]:
-    """The files, with a suffix from the URI behind the stem of those that would share camera and stem."""
-    files = list(files)
+def _with_distinct_names(files: Sequence[SourceFile], known: Mapping[str, SourceFile]) -> list[SourceFile]:
+    """The files; new ones that would share camera and stem with others get a suffix from their URI behind the stem."""
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for file in files:
+    for file in known.values():
         groups[file.camera_id, file.stem].append(file.uri)
+    for file in files:
+        if file.uri not in known:
+            groups[file.camera_id, file.stem].append(file.uri)
     for (camera_id, stem), uris in groups.items():
         if len(uris) > 1:
             logger.warning(
-                "%d files share the name %s/%s (%s, ...): each gets ~ and six digits of its URI behind the stem",
+                "%d files share the name %s/%s (%s, ...): new ones get ~ and six digits of their URI behind the stem",
                 len(uris), camera_id, stem, ", ".join(uris[:2]),
             )  # fmt: skip
-    return [
-        replace(file, stem=f"{file.stem}~{hashlib.sha256(file.uri.encode()).hexdigest()[:6]}")
-        if len(groups[file.camera_id, file.stem]) > 1
-        else file
-        for file in files
-    ]
+    return [_named(file, known.get(file.uri), is_shared=len(groups[file.camera_id, file.stem]) > 1) for file in files]
+
+
+def _named(file: SourceFile, known: SourceFile | None, *, is_shared: bool) -> SourceFile:
+    if known is not None:
+        return replace(file, camera_id=known.camera_id, stem=known.stem)
+    if is_shared:
+        return replace(file, stem=f"{file.stem}~{hashlib.sha256(file.uri.encode()).hexdigest()[:6]}")
+    return file
 
 
 def _identity(uri: str) -> str:

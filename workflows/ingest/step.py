@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 
 from modeling.errors import ConfigError
-from workflows.annotate.mot import MotDetections, list_detection_files
+from workflows.annotate.mot import MotDetections
 from workflows.annotate.stage import DetectPersons
 from workflows.ingest.config import IngestConfig
 from workflows.ingest.decode import DecodeFrames
 from workflows.ingest.payload import DECODER_VERSION, ImageShard, VideoShard, first_frames, read_payload
-from workflows.ingest.plan import IngestPlan, make_plan
-from workflows.ledger import Ledger, Manifest, Shard, StepIdentity, make_shard_id
+from workflows.ingest.plan import IngestPlan, keep_plan, make_plan
+from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
+from workflows.lock import hold_lock
 from workflows.progress import Plan, Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
@@ -27,13 +28,21 @@ START_S = 6.0  # Ray's start and end
 
 
 def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
-    """Runs or continues the ingest and says what came out."""
-    out = Folder(config.out)
-    plan = make_plan(config, progress, cache=out.child("plan"))
-    _check_detections(config, plan.shards)
+    """Runs or continues the ingest, or adds what is new in its sources, and says what came out."""
+    out, identity = Folder(config.out), step_identity(config)
+    if out.exists("step.json"):
+        Ledger.open(out, identity)  # refuses other settings before anything is read
+    with hold_lock(out):
+        plan = make_plan(config, progress, out=out)
+        _check_cameras(config, plan.shards)
+        _check_detections(config, Ledger(out, identity).remaining(plan.shards))
+        Ledger.open(out, identity)
+        keep_plan(plan, out)
+    for note in plan.notes:
+        progress.say(f"ingest: {note}")
     manifest = run_step(
         folder=out,
-        identity=step_identity(config, plan),
+        identity=identity,
         shards=plan.shards,
         stages=build_stages(config),
         max_quarantine_share=config.max_quarantine_share,
@@ -46,16 +55,18 @@ def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
 def plan_ingest(config: IngestConfig) -> Plan:
     """What `run_ingest` would do, and how long it should take, measured on a few frames. Writes nothing."""
     out = Folder(config.out)
-    plan = make_plan(config, Progress())
-    _check_detections(config, plan.shards)
-    remaining = list(plan.shards)
-    if out.exists("step.json"):
-        remaining = Ledger.open(out, step_identity(config, plan)).remaining(plan.shards)
+    is_started = out.exists("step.json")
+    ledger = Ledger.open(out, step_identity(config)) if is_started else None
+    plan = make_plan(config, Progress(), out=out if is_started else None)
+    remaining = ledger.remaining(plan.shards) if ledger else list(plan.shards)
+    _check_cameras(config, plan.shards)
+    _check_detections(config, remaining)
     frames_left = sum(shard.rows_expected or 0 for shard in remaining)
     seconds = _seconds_per_frame(config, remaining) * frames_left / (os.cpu_count() or 1)
     lines: dict[str, int | float | str] = {
         "videos": plan.num_videos,
         "images": plan.num_images,
+        "new files": plan.num_new_files,
         "files with faults": plan.num_faulty,
         "frames": plan.num_frames,
         "shards": len(plan.shards),
@@ -65,17 +76,15 @@ def plan_ingest(config: IngestConfig) -> Plan:
     return Plan(lines, START_S + seconds if remaining else 0.0)
 
 
-def step_identity(config: IngestConfig, plan: IngestPlan) -> StepIdentity:
-    """What makes two ingests the same. The size of shards is in it: another size gives other parts."""
-    kept = config.model_dump(mode="json", exclude={"sources", "out", "max_quarantine_share"})
+def step_identity(config: IngestConfig) -> StepIdentity:
+    """What makes two ingests the same. The size of shards is in it: another size gives other parts.
+
+    Sources are not: they may grow, and `OUT/plan/` knows what was taken in of them.
+    """
+    kept = config.model_dump(mode="json", exclude={"sources", "out", "max_quarantine_share", "changed"})
     for speed_only in ("batch_frames", "device"):
         kept["detector"].pop(speed_only)
-    inputs = dict(plan.inputs)
-    if config.detector.detections is not None:
-        folder, names = list_detection_files(config.detector.detections)
-        inputs["detections"] = make_shard_id([[name, folder.identity(name)] for name in names])
-    version = f"ingest-{DECODER_VERSION}"
-    return StepIdentity("ingest", kept, inputs, code_version=version, schema_version=SCHEMA_VERSION)
+    return StepIdentity("ingest", kept, {}, code_version=f"ingest-{DECODER_VERSION}", schema_version=SCHEMA_VERSION)
 
 
 def build_stages(config: IngestConfig) -> list[StageSpec]:
@@ -106,22 +115,33 @@ def build_stages(config: IngestConfig) -> list[StageSpec]:
     return [decode, detect]
 
 
-def _check_detections(config: IngestConfig, shards: Sequence[Shard]) -> None:
-    """Raises before anything runs: a video without a detection file, an infrared camera that does not exist."""
-    contents = [read_payload(shard.payload) for shard in shards]
-    names = {(video.camera_id, video.stem) for video in contents if isinstance(video, VideoShard)}
-    names |= {(file.camera_id, file.stem) for some in contents if isinstance(some, ImageShard) for file in some.files}
-    if config.detector.detections is not None:
-        detections = MotDetections(config.detector.detections)
-        for camera_id, stem in sorted(names):
-            detections.locate(camera_id, stem, 0)
-    cameras = {camera_id for camera_id, _ in names}
+def _check_detections(config: IngestConfig, remaining: Sequence[Shard]) -> None:
+    """DataError before anything runs when a video has no detection file."""
+    if config.detector.detections is None:
+        return
+    detections = MotDetections(config.detector.detections)
+    for camera_id, stem in sorted(_names_of(remaining)):
+        detections.locate(camera_id, stem, 0)
+
+
+def _check_cameras(config: IngestConfig, shards: Sequence[Shard]) -> None:
+    """ConfigError before anything runs when an infrared camera does not exist."""
+    cameras = {camera_id for camera_id, _ in _names_of(shards)}
     unknown = sorted(set(config.ir_cameras) - cameras)
     if unknown and cameras:
         raise ConfigError(
             f"ir_cameras names {', '.join(unknown)}, but the sources have only the cameras "
             f"{', '.join(sorted(cameras)[:12])}. Correct the name."
         )
+
+
+def _names_of(shards: Sequence[Shard]) -> set[tuple[str, str]]:
+    """(camera_id, stem) of every file of these shards that gives frames."""
+    contents = [read_payload(shard.payload) for shard in shards]
+    names = {(video.camera_id, video.stem) for video in contents if isinstance(video, VideoShard)}
+    return names | {
+        (file.camera_id, file.stem) for some in contents if isinstance(some, ImageShard) for file in some.files
+    }
 
 
 def _seconds_per_frame(config: IngestConfig, shards: Sequence[Shard]) -> float:
@@ -141,6 +161,11 @@ def _seconds_per_frame(config: IngestConfig, shards: Sequence[Shard]) -> float:
 def _summary(out: Folder, plan: IngestPlan, manifest: Manifest) -> Summary:
     dropped = sum(manifest.drops.values())
     details = []
+    if plan.num_without_clock:
+        details.append(
+            f"{plan.num_without_clock} of {plan.num_videos + plan.num_images} files do not tell when they were "
+            "recorded: a search by date passes them over, --start-times FILE tells it"
+        )
     if dropped:
         reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.drops.items())
         details.append(f"detections dropped: {dropped} ({reasons})")
@@ -161,6 +186,7 @@ def _summary(out: Folder, plan: IngestPlan, manifest: Manifest) -> Summary:
             "frames": manifest.rows,
             "videos": plan.num_videos,
             "images": plan.num_images,
+            "new_files": plan.num_new_files,
             "shards": manifest.shards,
             "detections_dropped": dropped,
             "quarantined": manifest.quarantined,

@@ -72,6 +72,8 @@ class VideoProbe:
 
     index: VideoIndex | None
     faults: Sequence[Fault] = ()
+    creation_time: str | None = None
+    """As the container gives it, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _probe_stream(uri: str, container: Any, stream: Any) -> VideoProbe:
         logger.info("%s: no usable times in the container, counted %d frames by decoding", uri, num_frames)
         none = np.empty(0, np.int64)
         index = VideoIndex(num_frames, None, none, none, none, time_base, rate, packets.content)
-    return VideoProbe(index, faults)
+    return VideoProbe(index, faults, container.metadata.get("creation_time"))
 
 
 def _find_missing(container: Any, stream: Any, pts: Sequence[int]) -> Fault | None:

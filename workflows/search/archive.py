@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from modeling.errors import ConfigError, DataError
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model
+from workflows.index.step import index_shard_id
 from workflows.schema import index_schema, require_table
 from workflows.search.config import SearchConfig
 
@@ -17,6 +18,8 @@ class Archive:
     frames: StepInput
     encoder_model: str
     """Model whose person encoder made the index; queries are embedded by it."""
+    num_not_indexed: int = 0
+    """Frames that came after the index; `frames` leaves them out."""
 
     @property
     def num_frames(self) -> int:
@@ -35,15 +38,25 @@ def open_archive(config: SearchConfig) -> Archive:
             f"{index.folder.uri} is the output of `{index.step.step}`; give the folder that `psreid index` wrote"
         )
     frames = open_step(config.frames or str(index.step.config["frames"]), command="ingest")
-    if frames.digest != index.step.inputs["frames"]:
+    covered = _indexed_frames(index, frames)
+    if not covered.parts:
+        raise DataError(f"{frames.folder.uri} holds no frame, so there is nothing to search")
+    _check_persons(config, index)
+    not_indexed = frames.manifest.rows - covered.manifest.rows
+    return Archive(index, covered, str(index.step.config["model"]), num_not_indexed=not_indexed)
+
+
+def _indexed_frames(index: StepInput, frames: StepInput) -> StepInput:
+    """The frames that the index was made of; the archive may have grown since. ConfigError when some are missing."""
+    encoder = index.step.inputs["model"]
+    indexed = {index_shard_id(part.shard_id, encoder): part.shard_id for part in frames.parts}
+    lost = index.manifest.shard_ids - indexed.keys()
+    if lost or frames.settings_digest != index.step.inputs["frames"]:
         raise ConfigError(
             f"the frames in {frames.folder.uri} are not those that {index.folder.uri} was made of: they have changed "
             "since, or it is another folder. Index them again into another folder, or give the right one with --frames."
         )
-    if not frames.parts:
-        raise DataError(f"{frames.folder.uri} holds no frame, so there is nothing to search")
-    _check_persons(config, index)
-    return Archive(index, frames, str(index.step.config["model"]))
+    return frames.restricted({indexed[shard_id] for shard_id in index.manifest.shard_ids})
 
 
 def check_encoder(archive: Archive) -> None:

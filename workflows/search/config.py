@@ -1,11 +1,14 @@
 """Settings of `psreid search`."""
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from modeling.errors import ConfigError
+from workflows.clock import parse_moment
 from workflows.config import StepConfig
-from workflows.index.frames import FrameFilter
+from workflows.index.filter import FrameFilter
 
 LEAST_SHORTLIST = 50  # frames
 SHORTLIST_SHARE = 0.02  # of the archive's frames
@@ -53,6 +56,10 @@ class SearchConfig(StepConfig):
     """Whether judged pairs that are no match stay in the ranking."""
     cameras: tuple[str, ...] = ()
     """Only frames of these cameras; empty means all."""
+    since: str | None = None
+    """Only frames recorded from this moment on, 2026-11-01T08:00; in the archive's time zone unless it has one."""
+    until: str | None = None
+    """Only frames recorded up to this moment."""
     since_s: float | None = None
     """Only frames from this time of their video on, seconds."""
     until_s: float | None = None
@@ -82,9 +89,11 @@ class SearchConfig(StepConfig):
         """Whether the one query is given by settings, not by a table."""
         return self.queries is None
 
-    @property
-    def frame_filter(self) -> FrameFilter:
-        return FrameFilter(self.cameras, self.since_s, self.until_s)
+    def frame_filter(self, time_zone: str) -> FrameFilter:
+        """Which frames are searched; `time_zone` is the archive's, for moments without an offset."""
+        zone = ZoneInfo(time_zone)
+        since, until = (parse_moment(text, zone) if text else None for text in (self.since, self.until))
+        return FrameFilter(self.cameras, self.since_s, self.until_s, since, until)
 
     def frames_judged(self, num_frames: int) -> int:
         """Frames shortlisted per query, in an archive of `num_frames`."""
@@ -122,4 +131,17 @@ class SearchConfig(StepConfig):
             raise ValueError("stop_after `recall` needs a recall; drop recall `none`")
         if self.since_s is not None and self.until_s is not None and self.since_s > self.until_s:
             raise ValueError(f"since_s {self.since_s} lies after until_s {self.until_s}")
+        limits = self.frame_filter("UTC")
+        if limits.since and limits.until and limits.since > limits.until:
+            raise ValueError(f"since {self.since} lies after until {self.until}")
         return self
+
+    @field_validator("since", "until")
+    @classmethod
+    def _check_moment(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                parse_moment(text, ZoneInfo("UTC"))
+            except ConfigError as error:
+                raise ValueError(f"{error} Seconds within a video are since_s and until_s.") from error
+        return text

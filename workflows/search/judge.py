@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from modeling.errors import DataError
 from modeling.types import PairDecision, TargetInput
-from workflows.index.frames import FrameFilter, decode_image, frame_ids_of, person_boxes, read_frames, set_frame_aside
+from workflows.index.filter import FrameFilter
+from workflows.index.frames import decode_image, frame_ids_of, person_boxes, read_frames, set_frame_aside
 from workflows.ledger import Shard
 from workflows.schema import MATCHES
 from workflows.search.cache import QueryCache
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from modeling.ps_reid.judge import EncodedQuery, Judge
 
 SCORE_DECIMALS = 4  # stored; what lies beyond is float noise of batching and threads
-FRAME_FIELDS = ("frame_id", "camera_id", "video_uri", "frame_index", "timestamp_s", "width", "height")
+FRAME_FIELDS = ("frame_id", "camera_id", "video_uri", "frame_index", "timestamp_s", "recorded_at", "width", "height")
 FRAME_SCHEMA = pa.schema([MATCHES.field(name) for name in FRAME_FIELDS])
 ORDER = [("query_group", "ascending"), ("query_id", "ascending"), ("frame_index", "ascending")]
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modeling.errors import DataError
-from workflows.index.frames import FrameFilter
+from workflows.index.filter import FrameFilter
 from workflows.ledger import Ledger
 from workflows.schema import MATCHES
 from workflows.search.queries import QueryList

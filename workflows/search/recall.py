@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workflows.index.frames import FrameFilter
+from workflows.index.filter import FrameFilter
 from workflows.index.inputs import StepInput
 from workflows.ledger import PartInfo, Shard, make_shard_id
 from workflows.schema import SHORTLIST

@@ -8,6 +8,7 @@ from workflows.report.config import ReportConfig
 from workflows.report.step import run_report
 from workflows.search.archive import check_encoder, open_archive
 from workflows.search.config import SearchConfig
+from workflows.search.extent import check_filter
 from workflows.search.estimate import estimate_search
 from workflows.search.steps import (
     Search,
@@ -21,9 +22,7 @@ from workflows.search.steps import (
 
 def run_search(config: SearchConfig, progress: Progress) -> Summary:
     """Finds the queried persons; continues where an earlier run stopped."""
-    search = Search(config, open_archive(config), progress)
-    if config.recall == "top":
-        check_encoder(search.archive)
+    search = open_search(config, progress)
     queries = prepare_queries(search)
     shortlist = shortlist_frames(search, queries) if config.recall == "top" else None
     if config.stop_after == "recall":
@@ -40,7 +39,16 @@ def run_search(config: SearchConfig, progress: Progress) -> Summary:
 
 def plan_search(config: SearchConfig) -> Plan:
     """What a search would do; the time is measured on a few pairs of this very search."""
-    return estimate_search(Search(config, open_archive(config), Progress()))
+    return estimate_search(open_search(config, Progress()))
+
+
+def open_search(config: SearchConfig, progress: Progress) -> Search:
+    """The search with its archive, checked."""
+    search = Search(config, open_archive(config), progress)
+    if config.recall == "top":
+        check_encoder(search.archive)
+    check_filter(search.archive.frames, search.frame_filter)
+    return search
 
 
 def _recall_summary(search: Search, queries: StepInput, persons: StepInput) -> Summary:
@@ -68,6 +76,14 @@ def _match_summary(search: Search, queries: StepInput, judged: StepInput, matche
         "worker_seconds": judged.manifest.seconds,
     }
     details = []
+    archive = search.archive
+    if len(search.searched(archive.frames).parts) < len(archive.frames.parts):
+        parts = [f"{len(search.searched(step).parts)} of {len(step.parts)}" for step in (archive.index, archive.frames)]
+        details.append(f"read for this time and camera: {parts[0]} parts of the index, {parts[1]} parts of the frames")
+    if archive.num_not_indexed:
+        details.append(
+            f"{archive.num_not_indexed} frames came after the index and were not searched: `psreid index` adds them"
+        )
     if queries.manifest.quarantined:
         details.append(
             f"{_count(queries.manifest.quarantined, 'query was', 'queries were')} set aside: "

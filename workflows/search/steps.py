@@ -4,11 +4,12 @@ queries -> recall -> shortlist -> judged (judge, segment) -> matches
                            └-> persons (stop after recall)         recall `none`: queries -> judged
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from modeling.errors import DataError
+from workflows.index.filter import FrameFilter
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model, load_judge, load_person_encoder, load_segmenter
 from workflows.index.workers import pool_size
@@ -74,8 +75,17 @@ class Search:
         return open_step(folder.uri, command="search")
 
     @property
+    def frame_filter(self) -> FrameFilter:
+        return self.config.frame_filter(str(self.archive.frames.step.config.get("time_zone", "UTC")))
+
+    def searched(self, step: StepInput) -> StepInput:
+        """The step with those of its parts that can hold a frame to search; the others are not opened."""
+        chosen = self.frame_filter
+        return step.restricted({part.shard_id for part in step.parts if chosen.may_hold(part.scope)})
+
+    @property
     def filters(self) -> dict[str, JSON]:
-        return asdict(self.config.frame_filter)
+        return self.frame_filter.described()
 
 
 def prepare_queries(search: Search) -> StepInput:
@@ -116,7 +126,7 @@ def shortlist_frames(search: Search, queries: StepInput) -> StepInput:
     """OUT/recall and OUT/shortlist: the frames to judge for each query."""
     index, size = search.archive.index, search.shortlist_size
     num_groups = len(queries.manifest.parts)
-    shards = recall_shards(index, queries, num_groups, size)
+    shards = recall_shards(search.searched(index), queries, num_groups, size)
     recall = search.run(
         "recall",
         config={"shortlist_size": size, "filter": search.filters},
@@ -129,7 +139,7 @@ def shortlist_frames(search: Search, queries: StepInput) -> StepInput:
                     "index_uri": index.folder.uri,
                     "queries_uri": queries.folder.uri,
                     "shortlist_size": size,
-                    "frame_filter": search.config.frame_filter,
+                    "frame_filter": search.frame_filter,
                 },
             )
         ],
@@ -163,7 +173,7 @@ def rank_persons(search: Search, queries: StepInput, shortlist: StepInput) -> St
             "index_uri": index.folder.uri,
             "queries_uri": queries.folder.uri,
             "shortlist_uri": shortlist.folder.uri,
-            "frame_filter": search.config.frame_filter,
+            "frame_filter": search.frame_filter,
         },
     )
     inputs = {"shortlist": shortlist.digest, "index": index.digest}
@@ -208,7 +218,7 @@ def judge_shards(search: Search, queries: StepInput, shortlist: StepInput | None
         num_pairs = {part.name: part.rows * queries.manifest.rows for part in search.archive.frames.parts}
     return [
         Shard(make_shard_id("judge", part.shard_id, digest, model), {"part": part.name})
-        for part in search.archive.frames.parts
+        for part in search.searched(search.archive.frames).parts
         if num_pairs.get(part.name)
     ]
 
@@ -231,7 +241,7 @@ def judge_stages(search: Search, queries: StepInput, shortlist: StepInput | None
         "queries_uri": queries.folder.uri,
         "shortlist_uri": shortlist.folder.uri if shortlist else None,
         "load_judge": judge,
-        "frame_filter": config.frame_filter,
+        "frame_filter": search.frame_filter,
         "threshold": config.threshold,
         "keep_rejects": config.keep_rejects,
         "targets_per_batch": config.targets_per_batch,
