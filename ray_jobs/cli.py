@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from modeling.errors import PsreidError
-from workflows.config import StepConfig, load_config
+from ray_jobs.logs import JsonFormatter, LogProgress
+from workflows.config import StepConfig, check_settings, read_settings
+from workflows.plan.layout import lay_out
+from workflows.plan.shapes import ClusterConfig
 from workflows.progress import BarProgress, Plan, Progress, Summary
 
 __all__ = ["Command", "Plan", "Progress", "Summary", "main"]
@@ -37,11 +40,13 @@ COMMANDS = (
     "sweep",
     "submit",
     "jobs",
+    "status",
     "bench",
     "doctor",
 )
 WRAPPING = frozenset({"submit"})  # commands whose words after `--` are another command
-RESERVED = frozenset({"command", "config_file", "sets", "dry_run", "as_json", "debug", "quiet"})
+RESERVED = frozenset({"command", "config_file", "sets", "dry_run", "as_json", "debug", "quiet", "log_json"})
+CLUSTER = "cluster"  # the section that every command's settings may have
 INTERRUPTED = 130
 
 
@@ -62,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = _commands_for(arguments)
     options = _parse(_build_parser(commands.values()), arguments)
-    _set_up_output(debug=options.debug)
+    _set_up_output(debug=options.debug, as_json=options.log_json)
     try:
         return _run(commands[options.command], options)
     except KeyboardInterrupt:
@@ -97,15 +102,20 @@ def _commands_for(arguments: Sequence[str]) -> dict[str, Command]:
 
 def _config_of(command: Command, options: argparse.Namespace) -> StepConfig:
     flags = {key: value for key, value in vars(options).items() if key not in RESERVED}
-    return load_config(command.config_class, options.config_file, flags, options.sets)
-
-
-def _run(command: Command, options: argparse.Namespace) -> int:
-    config = _config_of(command, options)
+    "jobs",
+    "status",
+    "bench",
+    "doctor",
+)
+WRAPPING = frozenset({"submit"})  # commands whose words after `--` are another command
+RESERVED = frozenset({"command", "config_file", "sets", "dry_run", "as_json", "debug", "quiet", "log_json"})
+CLUSTER = "cluster"  # the section that every command's settings may have
     if options.dry_run:
-        _print_plan(command.plan(config), as_json=options.as_json)
+        report = lay_out(command.plan(config), cluster)
+        print(json.dumps(report.plain(), default=str) if options.as_json else "\n".join(report.lines()))
         return 0
-    progress = Progress() if options.quiet else BarProgress()
+    progress = _progress(options)
+    progress.price = cluster.price()
     try:
         summary = command.run(config, progress)
     finally:
@@ -114,14 +124,10 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     return summary.exit_code
 
 
-def _print_plan(plan: Plan, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"plan": dict(plan.lines), "expected_s": plan.expected_s}, default=str))
-        return
-    for name, value in plan.lines.items():
-        print(f"{name}: {value}")
-    expected = "not measured" if plan.expected_s is None else f"about {_duration(plan.expected_s)}"
-    print(f"expected time: {expected}. Nothing was run (--dry-run).")
+def _progress(options: argparse.Namespace) -> Progress:
+    if options.log_json:
+        return LogProgress()
+    return Progress() if options.quiet else BarProgress()
 
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:
@@ -151,14 +157,11 @@ def _tell(line: str) -> None:
     print(f"psreid: {line}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _set_up_output(*, debug: bool) -> None:
+def _set_up_output(*, debug: bool, as_json: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="psreid: %(message)s", force=True)
+    if as_json:
+        logging.getLogger().handlers[0].setFormatter(JsonFormatter())
+        logging.getLogger("psreid").setLevel(logging.DEBUG if debug else logging.INFO)
     for noisy in ("botocore", "aiobotocore", "s3fs", "fsspec", "asyncio", "urllib3", "PIL", "matplotlib", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if debug:
@@ -213,6 +216,13 @@ def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", dest="as_json", action="store_true", help="one JSON object on the last line of stdout"
     )
     shared.add_argument("--quiet", action="store_true", help="no progress bar")
+    shared.add_argument(
+        "--cluster-shape",
+        dest="cluster.shape",
+        metavar="NAME",
+        help="what it runs on: for --dry-run and the cost so far",
+    )
+    shared.add_argument("--log-json", action="store_true", help="logs as one JSON object a line, on stderr")
     shared.add_argument("--debug", action="store_true", help="tracebacks and the logs of Ray and its workers")
 
 

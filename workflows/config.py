@@ -35,6 +35,13 @@ def load_config(
 
     `sets` are "key=value" texts whose value is read as YAML, so `--set a.b=[1, 2]` gives a list.
     """
+    return check_settings(cls, read_settings(file, flags, sets))
+
+
+def read_settings(
+    file: str | None = None, flags: Mapping[str, Any] | None = None, sets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The settings as nested mappings, not checked yet: from `file`, then `flags`, then `sets`."""
     values = _read_file(file) if file else {}
     for key, value in (flags or {}).items():
         if value is not None:
@@ -44,6 +51,11 @@ def load_config(
         if not separator or not key:
             raise ConfigError(f"--set {text!r} is not of the form key=value. Example: --set min_score=0.5")
         _assign(values, key.strip(), _parse_yaml(value, source=f"--set {text}"))
+    return values
+
+
+def check_settings(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """The config of these settings; ConfigError says which are wrong, by their full path."""
     try:
         return cls.model_validate(values)
     except ValidationError as error:

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -30,6 +31,29 @@ STANDSTILL_S = 45.0  # without a heartbeat, after which an owner on another mach
 CHECK_EVERY_S = 2.0
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who holds a folder's lock."""
+
+    host: str
+    pid: int
+    is_alive: bool
+    """Surely so on this machine; on another one, as long as the heartbeat is young."""
+
+
+def lock_holder(folder: Folder) -> LockHolder | None:
+    """Who holds the lock of a folder, told at once, without waiting for a heartbeat; None where nobody does."""
+    other = _read(folder)
+    if other is None:
+        return None
+    if other["host"] == socket.gethostname():
+        is_alive = not _is_gone(other)
+    else:
+        beat = folder.modified_at(LOCK)
+        is_alive = beat is not None and time.time() - beat.timestamp() < STANDSTILL_S
+    return LockHolder(other["host"], other["pid"], is_alive)
 
 
 @contextmanager
@@ -69,10 +93,7 @@ def _take(folder: Folder, owner: dict[str, Any]) -> None:
 
 def _is_dead(folder: Folder, other: dict[str, Any]) -> bool:
     if other["host"] == socket.gethostname():
-        try:
-            return bool(abs(psutil.Process(other["pid"]).create_time() - other["started"]) > 1)
-        except psutil.NoSuchProcess:
-            return True
+        return _is_gone(other)
     logger.warning(
         "%s is locked by %s, waiting up to %.0f s to see if it lives", folder.uri, other["host"], STANDSTILL_S
     )
@@ -85,6 +106,14 @@ def _is_dead(folder: Folder, other: dict[str, Any]) -> bool:
         if (now["token"], now["beat"]) != (other["token"], other["beat"]):
             return False
     return True
+
+
+def _is_gone(other: dict[str, Any]) -> bool:
+    """Whether the process, of this machine, has ended or is another one with its number."""
+    try:
+        return bool(abs(psutil.Process(other["pid"]).create_time() - other["started"]) > 1)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _beat(folder: Folder, owner: dict[str, Any], stop: threading.Event) -> None:

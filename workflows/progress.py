@@ -6,7 +6,11 @@ Progress goes to stderr and counts committed shards; nothing here knows Ray or t
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workflows.plan.work import StepWork
+    from workflows.watching.figures import StepFigures
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,24 @@ class Plan:
 
     lines: Mapping[str, int | float | str]
     expected_s: float | None = None
-    """Measured on a small sample of the real work; None where nothing can be measured."""
+    """On this machine, measured on a small sample of the real work; None where nothing can be measured."""
+    work: "Sequence[StepWork]" = ()
+    """What was measured, for laying it out on other machines; empty where the time does not depend on them."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What an hour of the machines costs."""
+
+    per_hour: float
+    currency: str = "USD"
 
 
 class Progress:
     """Says nothing: for tests and for callers who watch otherwise. Also the interface of `BarProgress`."""
+
+    price: Price | None = None
+    """Of the machines that the steps run on; None where nobody said."""
 
     def start(self, what: str, *, total: int, done: int = 0, unit: str = "shard") -> None:
         """Begins a step of `total` units, of which `done` were finished by an earlier run."""
@@ -45,6 +62,9 @@ class Progress:
 
     def say(self, line: str) -> None:
         """One line for the person."""
+
+    def figures(self, figures: "StepFigures") -> None:
+        """About once a minute: what the step has come to."""
 
     def finish(self) -> None:
         """Ends the step that was started."""
@@ -82,6 +102,9 @@ class BarProgress(Progress):
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+    def figures(self, figures: "StepFigures") -> None:
+        self.say(figures.line())
 
     def finish(self) -> None:
         if self._bar is not None:

@@ -24,6 +24,7 @@ from workflows.progress import Plan, Progress, Summary
 from workflows.ray_cluster import ensure_ray, fit_to_cluster
 from workflows.stages import StageSpec, check_columns
 from workflows.storage import Folder
+from workflows.watching.watch import StepWatch
 from workflows.worker import Notes, StageCall, StageWorker, encode_row, run_stage_task
 
 __all__ = ["Plan", "QuarantineLimit", "Summary", "check_quarantine", "ensure_ray", "fit_to_cluster", "run_step"]
@@ -133,12 +134,15 @@ def _run_shards(
     done = [shard.shard_id for shard in shards if shard.shard_id not in waiting]
     limit.add(ledger.count_quarantined(done))
     clear_attempts(ledger.folder)
+    ensure_ray()
+    watch = StepWatch(ledger.folder, ledger.identity.step, shards, remaining, stages, progress)
     try:
-        with closing(_stream(ledger.folder, remaining, stages, row_group_rows)) as stream:
+        with watch, closing(_stream(ledger.folder, remaining, stages, row_group_rows)) as stream:
             for committed in stream:
                 if committed["failure"]:
                     _raise_failure(json.loads(committed["failure"]))
                 progress.advance(rows=committed["rows"])
+                watch.add({**committed, **json.loads(committed["watched"])})
                 waiting.discard(committed["shard_id"])
                 if limit.add(committed["quarantined"]):
                     so_far = [shard for shard in shards if shard.shard_id not in waiting]

@@ -8,6 +8,7 @@ Errors: a missing file is a `DataError` that names it; refused credentials, a mi
 away are a `StorageError`.
 """
 
+import datetime
 import io
 import json
 import os
@@ -214,6 +215,16 @@ class Folder:
         """A short text that changes when the content may have changed: size and ETag, or size and time of change."""
         size, version = self._stat(name)
         return f"{size}-{version}"
+
+    def modified_at(self, name: str) -> datetime.datetime | None:
+        """When a file was written last, in UTC; None where there is no such file."""
+        if self.is_remote:
+            info = self._info(name)
+            return info["LastModified"].astimezone(datetime.UTC) if info is not None else None
+        try:
+            return datetime.datetime.fromtimestamp(Path(self.path(name)).stat().st_mtime, datetime.UTC)
+        except OSError:
+            return None
 
     def _stat(self, name: str) -> tuple[int, str]:
         if not self.is_remote:

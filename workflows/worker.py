@@ -29,7 +29,14 @@ from workflows.storage import Folder
 KILLED = "killed the process"
 ROW = pa.schema([("shard", pa.large_string()), ("table", pa.large_binary()), ("notes", pa.large_string())])
 COMMITTED = pa.schema(
-    [("shard_id", pa.string()), ("rows", pa.int64()), ("quarantined", pa.int64()), ("failure", pa.string())]
+    [
+        ("shard_id", pa.string()),
+        ("rows", pa.int64()),
+        ("rows_read", pa.int64()),
+        ("quarantined", pa.int64()),
+        ("watched", pa.string()),  # JSON: quarantine `reasons` and the `trail` through the stages
+        ("failure", pa.string()),
+    ]
 )
 
 logger = logging.getLogger(__name__)
@@ -59,6 +66,10 @@ class Notes:
     seconds: float = 0.0
     rows_read: int | None = None
     """Rows out of the first stage, with those it dropped or set aside; None before it ran."""
+    trail: list[list[Any]] = field(default_factory=list)
+    """[stage, rows out, seconds in it, seconds waited before it] of every stage passed."""
+    left_at: float | None = None
+    """When the last stage was through with it, seconds of the epoch."""
     failure: list[str] | None = None
     """[class of the error, message, traceback] when the whole job must stop."""
 
@@ -120,11 +131,15 @@ class StageWorker:
     def _advance(self, shard: Shard, table: pa.Table, notes: Notes) -> tuple[pa.Table, Notes]:
         if self._position > 0 and not table.column_names:
             return table, notes  # every row was set aside at the source, which could not even say what columns it has
+        waited_s = 0.0 if notes.left_at is None else max(0.0, time.time() - notes.left_at)
         started = time.monotonic()
         result = self._run(ShardBatch(shard, table))
+        seconds = time.monotonic() - started
         notes.drops.update(result.drops)
         notes.quarantine.extend(result.quarantine)
-        notes.seconds += time.monotonic() - started
+        notes.seconds += seconds
+        notes.trail.append([self._name, result.table.num_rows, round(seconds, 4), round(waited_s, 4)])
+        notes.left_at = time.time()
         if self._position == 0:
             notes.rows_read = result.table.num_rows + len(result.quarantine) + result.drops.total()
         return result.table, notes
@@ -234,7 +249,14 @@ def run_stage_task(row: pa.Table, call: StageCall) -> pa.Table:
 
 
 def _counts(shard: Shard, table: pa.Table, notes: Notes, failure: list[str] | None) -> pa.Table:
-    counts = {"shard_id": shard.shard_id, "rows": table.num_rows, "quarantined": len(notes.quarantine)}
+    reasons = Counter(row.reason for row in notes.quarantine)
+    counts = {
+        "shard_id": shard.shard_id,
+        "rows": table.num_rows,
+        "rows_read": table.num_rows + len(notes.quarantine) if notes.rows_read is None else notes.rows_read,
+        "quarantined": len(notes.quarantine),
+        "watched": json.dumps({"reasons": reasons, "trail": notes.trail}),
+    }
     return pa.Table.from_pylist([counts | {"failure": json.dumps(failure) if failure else None}], COMMITTED)
 
 

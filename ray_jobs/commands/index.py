@@ -21,7 +21,7 @@ def _run(config: IndexConfig, progress: Progress) -> Summary:
 
 
 def _plan(config: IndexConfig) -> Plan:
-    from workflows.index.step import plan_index
+    from workflows.index.estimate import plan_index
 
     return plan_index(config)
 

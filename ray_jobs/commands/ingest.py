@@ -80,7 +80,7 @@ def _run(config: IngestConfig, progress: Progress) -> Summary:
 
 
 def _plan(config: IngestConfig) -> Plan:
-    from workflows.ingest.step import plan_ingest
+    from workflows.ingest.estimate import plan_ingest
 
     return plan_ingest(config)
 

@@ -11,8 +11,9 @@ from modeling.errors import ConfigError, DataError, JobError
 from ray_jobs.cli import main
 from tests.workflows.numbered_video import draw_number, read_number, write_video
 from workflows.ingest.config import IngestConfig
+from workflows.ingest.estimate import plan_ingest
 from workflows.ingest.images import read_image
-from workflows.ingest.step import plan_ingest, run_ingest
+from workflows.ingest.step import run_ingest
 from workflows.ledger import Ledger
 from workflows.progress import Progress
 from workflows.schema import FRAMES, require_table

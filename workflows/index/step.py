@@ -1,31 +1,28 @@
 """`psreid index`: the archive once through the person encoder, one shard a part of the frames table."""
 
-import time
 from functools import partial
 
 from modeling.errors import ConfigError, DataError
 from workflows.index.config import IndexConfig
 from workflows.index.encode import EncodePersons
-from workflows.index.frames import frame_ids_of
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model, load_person_encoder
 from workflows.index.workers import pool_size
 from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
-from workflows.progress import Plan, Progress, Summary
+from workflows.progress import Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
-from workflows.stages import Resources, ShardBatch, StageSpec
+from workflows.stages import Resources, StageSpec
 from workflows.storage import Folder
 
 CODE_VERSION = "2"  # raised when the same inputs would give other rows
-SAMPLE_FRAMES = 16  # measured by --dry-run
 
 
 def run_index(config: IndexConfig, progress: Progress) -> Summary:
     """Embeds every person of the archive; continues where an earlier run stopped, and adds the frames that are new."""
     frames = open_frames(config.frames)
     out, shards = Folder(config.out), index_shards(config, frames)
-    _check_nothing_vanished(out, frames, shards)
+    check_nothing_vanished(out, frames, shards)
     manifest = run_step(
         folder=out,
         identity=index_identity(config, frames),
@@ -42,28 +39,6 @@ def run_index(config: IndexConfig, progress: Progress) -> Summary:
     }
     headline = f"Indexed {manifest.rows} persons of {frames.manifest.rows} frames with {config.model}: {out.uri}"
     return Summary(headline, out.uri, figures)
-
-
-def plan_index(config: IndexConfig) -> Plan:
-    """What an index run would do; the time is measured on the first frames of the archive."""
-    frames = open_frames(config.frames)
-    shards = index_shards(config, frames)
-    spec = encode_stage(config, frames)
-    num_frames = frames.manifest.rows
-    sample = frame_ids_of(frames.folder, frames.parts[0].name)[:SAMPLE_FRAMES]
-    shard = Shard("sample", {"part": frames.parts[0].name, "frame_ids": sample})
-    stage = spec.factory(**spec.kwargs)
-    stage(ShardBatch(shard))  # the first call pays for what later calls find ready
-    started = time.monotonic()
-    persons = stage(ShardBatch(shard)).table.num_rows
-    seconds_per_frame = (time.monotonic() - started) / len(sample)
-    lines: dict[str, int | float | str] = {
-        "frames": num_frames,
-        "persons": f"about {round(persons / len(sample) * num_frames)}",
-        "shards": len(shards),
-        "workers": spec.pool[0] if spec.pool else 1,
-    }
-    return Plan(lines, expected_s=seconds_per_frame * num_frames / (spec.pool[0] if spec.pool else 1))
 
 
 def open_frames(uri: str) -> StepInput:
@@ -88,7 +63,7 @@ def index_shard_id(frames_shard_id: str, encoder: str) -> str:
     return make_shard_id("index", frames_shard_id, encoder)
 
 
-def _check_nothing_vanished(out: Folder, frames: StepInput, shards: list[Shard]) -> None:
+def check_nothing_vanished(out: Folder, frames: StepInput, shards: list[Shard]) -> None:
     """ConfigError when the index holds persons of frames that are no longer there."""
     manifest = Ledger.read(out).manifest if out.exists("step.json") else None
     lost = manifest.shard_ids - {shard.shard_id for shard in shards} if manifest else frozenset()

@@ -1,7 +1,6 @@
 """`psreid ingest`: sources in, a step folder of frames with persons out."""
 
 import os
-import time
 from collections.abc import Sequence
 
 from modeling.errors import ConfigError
@@ -9,22 +8,20 @@ from workflows.annotate.mot import MotDetections
 from workflows.annotate.stage import DetectPersons
 from workflows.ingest.config import IngestConfig
 from workflows.ingest.decode import DecodeFrames
-from workflows.ingest.payload import DECODER_VERSION, ImageShard, VideoShard, first_frames, read_payload
+from workflows.ingest.payload import DECODER_VERSION, ImageShard, VideoShard, read_payload
 from workflows.ingest.plan import IngestPlan, keep_plan, make_plan
 from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
 from workflows.lock import hold_lock
-from workflows.progress import Plan, Progress, Summary
+from workflows.progress import Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
-from workflows.stages import Resources, ShardBatch, StageSpec
+from workflows.stages import Resources, StageSpec
 from workflows.storage import Folder
 
 ROW_GROUP_ROWS = 16  # a reader that wants one frame fetches 16
 DECODE_CPUS = 0.6  # three on two cores: one of them waits for storage now and then
 MOST_DETECTOR_CPUS = 4  # threads of one detector on the CPU; more do not make it faster
 MOST_DETECTORS = 64
-SAMPLE_FRAMES = 6  # decoded and searched for the expected time of a plan
-START_S = 6.0  # Ray's start and end
 
 
 def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
@@ -34,8 +31,8 @@ def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
         Ledger.open(out, identity)  # refuses other settings before anything is read
     with hold_lock(out):
         plan = make_plan(config, progress, out=out)
-        _check_cameras(config, plan.shards)
-        _check_detections(config, Ledger(out, identity).remaining(plan.shards))
+        check_cameras(config, plan.shards)
+        check_detections(config, Ledger(out, identity).remaining(plan.shards))
         Ledger.open(out, identity)
         keep_plan(plan, out)
     for note in plan.notes:
@@ -50,30 +47,6 @@ def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
         row_group_rows=ROW_GROUP_ROWS,
     )
     return _summary(out, plan, manifest)
-
-
-def plan_ingest(config: IngestConfig) -> Plan:
-    """What `run_ingest` would do, and how long it should take, measured on a few frames. Writes nothing."""
-    out = Folder(config.out)
-    is_started = out.exists("step.json")
-    ledger = Ledger.open(out, step_identity(config)) if is_started else None
-    plan = make_plan(config, Progress(), out=out if is_started else None)
-    remaining = ledger.remaining(plan.shards) if ledger else list(plan.shards)
-    _check_cameras(config, plan.shards)
-    _check_detections(config, remaining)
-    frames_left = sum(shard.rows_expected or 0 for shard in remaining)
-    seconds = _seconds_per_frame(config, remaining) * frames_left / (os.cpu_count() or 1)
-    lines: dict[str, int | float | str] = {
-        "videos": plan.num_videos,
-        "images": plan.num_images,
-        "new files": plan.num_new_files,
-        "files with faults": plan.num_faulty,
-        "frames": plan.num_frames,
-        "shards": len(plan.shards),
-        "shards already done": len(plan.shards) - len(remaining),
-        "detector": config.detector.detections or config.detector.name,
-    }
-    return Plan(lines, START_S + seconds if remaining else 0.0)
 
 
 def step_identity(config: IngestConfig) -> StepIdentity:
@@ -115,7 +88,7 @@ def build_stages(config: IngestConfig) -> list[StageSpec]:
     return [decode, detect]
 
 
-def _check_detections(config: IngestConfig, remaining: Sequence[Shard]) -> None:
+def check_detections(config: IngestConfig, remaining: Sequence[Shard]) -> None:
     """DataError before anything runs when a video has no detection file."""
     if config.detector.detections is None:
         return
@@ -124,7 +97,7 @@ def _check_detections(config: IngestConfig, remaining: Sequence[Shard]) -> None:
         detections.locate(camera_id, stem, 0)
 
 
-def _check_cameras(config: IngestConfig, shards: Sequence[Shard]) -> None:
+def check_cameras(config: IngestConfig, shards: Sequence[Shard]) -> None:
     """ConfigError before anything runs when an infrared camera does not exist."""
     cameras = {camera_id for camera_id, _ in _names_of(shards)}
     unknown = sorted(set(config.ir_cameras) - cameras)
@@ -142,20 +115,6 @@ def _names_of(shards: Sequence[Shard]) -> set[tuple[str, str]]:
     return names | {
         (file.camera_id, file.stem) for some in contents if isinstance(some, ImageShard) for file in some.files
     }
-
-
-def _seconds_per_frame(config: IngestConfig, shards: Sequence[Shard]) -> float:
-    """Seconds of one core per frame, from the first frames of the middle shard; 0 where there is none to measure."""
-    candidates = [shard for shard in shards if shard.rows_expected]
-    if not candidates:
-        return 0.0
-    sample = first_frames(candidates[len(candidates) // 2], SAMPLE_FRAMES)
-    stages = [spec.factory(**spec.kwargs) for spec in build_stages(config)]
-    batch = ShardBatch(sample)
-    started = time.monotonic()
-    for stage in stages:
-        batch = stage(batch)
-    return (time.monotonic() - started) / (sample.rows_expected or 1)
 
 
 def _summary(out: Folder, plan: IngestPlan, manifest: Manifest) -> Summary:

@@ -1,23 +1,33 @@
-"""What a search would cost: counts that are exact, and a time measured on a few of its own pairs in this process."""
+"""What a search would cost: counts that are exact, and times measured on a few of its own queries, frames and pairs."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from workflows.index.frames import decode_image, person_boxes, read_frames
+import numpy as np
+
+from workflows.index.estimate import bytes_per_frame, spread
+from workflows.index.frames import decode_image, frame_ids_of, person_boxes, read_frames
 from workflows.index.models import load_judge, load_segmenter
 from workflows.index.workers import pool_size
 from workflows.ledger import Shard
+from workflows.plan.sample import timed
+from workflows.plan.shapes import this_machine
+from workflows.plan.words import describe_bytes, describe_workers
+from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan
-from workflows.search.queries import query_input, query_shards, read_query_rows
+from workflows.search.queries import GROUP_QUERIES, query_input, query_shards, read_query_rows
 from workflows.search.steps import Search
 
 if TYPE_CHECKING:
     from modeling.types import PairDecision, TargetInput
 
-SAMPLE_FRAMES = 4
+SAMPLE_FRAMES = 6
 SAMPLE_QUERIES = 4
+LOAD_SHARE = 0.7  # of a model's loading here that a worker needs as well; the rest is what one process does once
+SMALL_STEP_LOAD_S = 3.0  # recall, merge and rank import torch or pyarrow and do little else
+PICTURES_PER_MATCH = 3  # decoded or encoded by a report
+
 Result = TypeVar("Result")
 
 
@@ -25,78 +35,169 @@ Result = TypeVar("Result")
 class PairCosts:
     """Seconds of one worker."""
 
+    load_judge_s: float
+    load_segmenter_s: float
     per_query_s: float
+    per_frame_s: float
+    """Reading and decoding a frame, and what the judge does once for it."""
     per_pair_s: float
-    per_mask_s: float
+    per_masked_frame_s: float
+    decode_s: float
+    """Decoding one frame's picture."""
     accepted_share: float
     """Of the sampled pairs."""
 
 
+@dataclass(frozen=True)
+class PairCounts:
+    """What there is to judge."""
+
+    queries: int
+    groups: int
+    per_query: int
+    frames: int
+    """In parts that can hold a frame to search."""
+    parts: int
+
+    @property
+    def pairs(self) -> int:
+        return self.queries * self.per_query
+
+    @property
+    def frames_judged(self) -> float:
+        """Distinct frames, as if each query's were drawn at random: N (1 - (1 - K/N)^Q)."""
+        if not self.frames:
+            return 0.0
+        share = min(1.0, self.per_query / self.frames)
+        return self.frames * (1.0 - (1.0 - share) ** self.queries)
+
+
 def estimate_search(search: Search) -> Plan:
-    """Frames, persons, queries, pairs and shards of a search, and how long its judging should take."""
+    """Frames, persons, queries, pairs and shards of a search, and how long its steps should take."""
     config, archive = search.config, search.archive
     shards = query_shards(config, archive.frames)
-    num_queries = sum(shard.rows_expected or 0 for shard in shards)
-    per_query = archive.num_frames if config.recall == "none" else search.shortlist_size
-    num_pairs = num_queries * per_query
-    lines = {
+    counts = _count(search, shards)
+    judges = config.stop_after != "recall"
+    lines: dict[str, int | float | str] = {
         "frames": archive.num_frames,
         "persons": archive.num_persons,
-        "queries": num_queries,
-        "frames judged per query": per_query if config.stop_after != "recall" else 0,
-        "pairs": num_pairs if config.stop_after != "recall" else 0,
-        "shards": len(archive.frames.parts),
+        "queries": counts.queries,
+        "frames judged per query": counts.per_query if judges else 0,
+        "pairs": counts.pairs if judges else 0,
+        "shards": counts.parts,
+        "parts of the index to read": f"{len(search.searched(archive.index).parts)} of {len(archive.index.parts)}",
     }
-    if config.stop_after == "recall":
-        return Plan(lines)
-    costs = measure_costs(search, shards[0], queries_per_frame=num_pairs / archive.num_frames)
-    fewest, _ = pool_size(config.judge_actors, num_shards=len(archive.frames.parts), cpus=config.cpus_per_actor)
-    work_s = num_pairs * costs.per_pair_s
+    work = _recall_work(search, counts)
+    if judges:
+        work += _judge_work(search, counts, measure_costs(search, shards[0]))
+        lines["bytes to read"] = describe_bytes(counts.frames_judged * bytes_per_frame(archive.frames))
+    lines["workers"] = describe_workers(work, this_machine())
+    return Plan(lines, seconds_on(work, this_machine()), work=work)
+
+
+def _count(search: Search, shards: list[Shard]) -> PairCounts:
+    frames = search.searched(search.archive.frames)
+    queries = sum(shard.rows_expected or 0 for shard in shards)
+    per_query = frames.manifest.rows if search.config.recall == "none" else search.shortlist_size
+    per_query = min(per_query, frames.manifest.rows)
+    return PairCounts(queries, -(-queries // GROUP_QUERIES), per_query, frames.manifest.rows, len(frames.parts))
+
+
+def _recall_work(search: Search, counts: PairCounts) -> list[StepWork]:
+    """Queries, recall and shortlist; small beside judging, so their work is not sampled."""
+    load = SMALL_STEP_LOAD_S
+    steps = [StepWork("queries", counts.groups, (StageWork("PrepareQueries", 0.01 * counts.queries, load_s=load),))]
+    if search.config.recall == "top":
+        recall = StageWork("RecallFrames", 2e-6 * search.archive.num_persons, load_s=load)
+        steps += [StepWork("recall", counts.groups, (recall,)), _small_step("shortlist", counts.groups)]
+    return steps if search.config.stop_after != "recall" else [*steps, _small_step("persons", counts.groups)]
+
+
+def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[StepWork]:
+    config, frames = search.config, counts.frames_judged
+    size = {"num_shards": counts.parts, "cpus": config.cpus_per_actor, "gpus": config.gpus_per_actor}
+    judges, segmenters = pool_size(config.judge_actors, **size), pool_size(config.segment_actors, **size)
+    if config.segment_actors is None:
+        segmenters = (max(1, judges[0] // 2), segmenters[1])
+    judge_s = frames * costs.per_frame_s + counts.pairs * costs.per_pair_s
+    load_s = LOAD_SHARE * costs.load_judge_s + counts.queries * costs.per_query_s  # every worker encodes every query
+    cpus, gpus = config.cpus_per_actor, config.gpus_per_actor
+    stages = [StageWork("JudgePairs", judge_s, cpus, gpus, judges, load_s)]
+    matches = counts.pairs * costs.accepted_share
     if config.stop_after is None:
-        work_s += num_pairs * costs.accepted_share * costs.per_mask_s
-    return Plan(lines, expected_s=num_queries * costs.per_query_s + work_s / fewest)
+        mask_s = min(matches, frames) * (costs.per_masked_frame_s + costs.decode_s)
+        load_s = LOAD_SHARE * costs.load_segmenter_s
+        stages.append(StageWork("SegmentPairs", mask_s, cpus, gpus, segmenters, load_s))
+    steps = [StepWork("judged", counts.parts, tuple(stages)), _small_step("search", counts.groups)]
+    if config.report:
+        render_s = matches * PICTURES_PER_MATCH * costs.decode_s
+        steps.append(StepWork("report", 1, (StageWork("RenderMatches", render_s, workers=(1, 1)),)))
+    return steps
 
 
-def measure_costs(search: Search, shard: Shard, *, queries_per_frame: float) -> PairCosts:
-    """Judges some frames of the archive with the first queries; the second call is timed, which finds all ready."""
+def _small_step(name: str, shards: int) -> StepWork:
+    return StepWork(name, shards, (StageWork(name, 0.05 * shards, load_s=SMALL_STEP_LOAD_S / 2),))
+
+
+def measure_costs(search: Search, shard: Shard) -> PairCosts:
+    """Judges some frames of the archive with the first queries; second calls are timed, which find all ready."""
     config = search.config
-    judge = load_judge(
-        config.model, attention=config.attention, threshold=config.threshold, device="cpu", dtype=config.dtype
+    device = "cuda" if config.gpus_per_actor else "cpu"
+    judge, load_judge_s = timed(
+        lambda: load_judge(
+            config.model, attention=config.attention, threshold=config.threshold, device=device, dtype=config.dtype
+        )
     )
     rows = [row for row, _ in zip(read_query_rows(shard), range(SAMPLE_QUERIES), strict=False)]
-    rows = rows[: max(1, round(queries_per_frame))]
-    targets = _sample_targets(search)
+    (targets, decode_s), _ = timed(lambda: _sample_targets(search))
     inputs = [query_input(row) for row in rows]
-    encoded, encode_s = _timed(lambda: {query.query_id: judge.encode_query(query) for query in inputs})
+    encoded, encode_s = _second(lambda: {query.query_id: judge.encode_query(query) for query in inputs})
+    one = next(iter(encoded))
+    _, single_s = _second(lambda: judge.judge(encoded, targets, [(one, number) for number in range(len(targets))]))
     pairs = [(query_id, number) for number in range(len(targets)) for query_id in encoded]
-    decisions, judge_s = _timed(lambda: judge.judge(encoded, targets, pairs))
-    accepted = sum(decision.is_match for decision in decisions) / len(pairs)
-    mask_s = 0.0 if config.stop_after == "judge" else _seconds_per_mask(search, targets[0], decisions[0])
-    return PairCosts(encode_s / len(rows), judge_s / len(pairs), mask_s, accepted)
+    decisions, all_s = _second(lambda: judge.judge(encoded, targets, pairs))
+    per_pair_s = max(0.0, all_s - single_s) / max(len(pairs) - len(targets), 1)
+    load_s, mask_s = (0.0, 0.0) if config.stop_after == "judge" else _mask_costs(search, targets[0], decisions[0])
+    return PairCosts(
+        load_judge_s=load_judge_s,
+        load_segmenter_s=load_s,
+        per_query_s=encode_s / len(rows),
+        per_frame_s=max(0.0, single_s / len(targets) - per_pair_s) + decode_s,
+        per_pair_s=per_pair_s if len(rows) > 1 else single_s / len(targets),
+        per_masked_frame_s=mask_s,
+        decode_s=decode_s,
+        accepted_share=sum(decision.is_match for decision in decisions) / len(pairs),
+    )
 
 
-def _seconds_per_mask(search: Search, target: "TargetInput", decision: "PairDecision") -> float:
-    segmenter = load_segmenter(search.config.model, device="cpu")
-    _, seconds = _timed(lambda: segmenter.masks(target.image, [decision.prompt]))
-    return seconds
+def _mask_costs(search: Search, target: "TargetInput", decision: "PairDecision") -> tuple[float, float]:
+    """Seconds of loading the segmenter, and of one frame with one mask."""
+    device = "cuda" if search.config.gpus_per_actor else "cpu"
+    segmenter, load_s = timed(lambda: load_segmenter(search.config.model, device=device))
+    _, mask_s = _second(lambda: segmenter.masks(target.image, [decision.prompt]))
+    return load_s, mask_s
 
 
-def _sample_targets(search: Search) -> "list[TargetInput]":
+def _sample_targets(search: Search) -> "tuple[list[TargetInput], float]":
+    """Frames with persons from all over the archive, and the seconds of reading and decoding one."""
     from modeling.types import TargetInput
 
-    frames = search.archive.frames
-    targets = []
-    for table in read_frames(frames.folder, frames.parts[0].name):
-        for frame in table.slice(0, SAMPLE_FRAMES).to_pylist():
-            image = decode_image(frame["image"], what=f"frame {frame['frame_id']!r}")
-            targets.append(TargetInput(frame["frame_id"], image, person_boxes(frame["persons"])))
-        break
-    return targets
+    frames = search.searched(search.archive.frames)
+    parts = spread(frames, SAMPLE_FRAMES)
+    targets, seconds = [], []
+    for number, part in enumerate(parts):
+        per_part = SAMPLE_FRAMES // len(parts) + (number < SAMPLE_FRAMES % len(parts))
+        ids = frame_ids_of(frames.folder, part.name)
+        wanted = {ids[int(place)] for place in np.linspace(0, len(ids) - 1, per_part + 2)[1:-1]} or {ids[0]}
+        for table in read_frames(frames.folder, part.name, frame_ids=wanted):
+            for frame in table.to_pylist():
+                image, decode_s = timed(lambda row=frame: decode_image(row["image"], what=f"frame {row['frame_id']!r}"))
+                targets.append(TargetInput(frame["frame_id"], image, person_boxes(frame["persons"])))
+                seconds.append(decode_s)
+    return targets[:SAMPLE_FRAMES], float(np.median(seconds))
 
 
-def _timed(call: Callable[[], Result]) -> tuple[Result, float]:
+def _second(call: Callable[[], Result]) -> tuple[Result, float]:
     """The result of a second call, and its seconds."""
     call()
-    started = time.monotonic()
-    result = call()
-    return result, time.monotonic() - started
+    return timed(call)

@@ -8,7 +8,6 @@ OUT/archive.json                   settings, splits and notes; written last
 """
 
 import io
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,6 +30,8 @@ from workflows.archive.synthetic.stretch import (
 )
 from workflows.archive.synthetic.video import join_stretches
 from workflows.ledger import Shard, StepIdentity
+from workflows.plan.shapes import this_machine
+from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan, Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
@@ -38,6 +39,7 @@ from workflows.stages import Resources, StageSpec
 from workflows.storage import Folder, split_uri
 
 CODE_VERSION = "1"  # raised when the same settings would make another archive
+FILM_LOAD_S = 2.0  # until a new worker can film
 SAMPLE_FRAMES = 6  # filmed to estimate the time of a run
 FRAMES_PER_ROW_GROUP = 16
 
@@ -83,7 +85,9 @@ def plan_synth(config: SynthConfig) -> Plan:
         "cameras": config.cameras, "frames": config.frames, "identities": config.identities,
         "shards": len(plan_stretches(config)), "video_s_per_camera": round(config.frames / config.cameras / config.fps),
     }  # fmt: skip
-    return Plan(lines, expected_s=5 + 1.3 * per_frame * config.frames / (os.cpu_count() or 1))
+    film = StageWork("FilmStretch", 1.3 * per_frame * config.frames, load_s=FILM_LOAD_S)  # 1.3: encoding the film
+    work = StepWork("synth", len(plan_stretches(config)), (film,))
+    return Plan(lines, seconds_on([work], this_machine()), work=[work])
 
 
 def finish_archive(config: SynthConfig, out: Folder, shards: Sequence[Shard]) -> None:

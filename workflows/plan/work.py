@@ -1,0 +1,79 @@
+"""How long measured work takes on a machine: a small model of a Ray Data pipeline.
+
+A step starts (Ray plans it, workers come up and load their models), then its stages run side by side. Its pace is set
+by whichever is scarcest: the cores, the GPUs, or the workers of one stage, whose shards cannot be divided. The constants
+are seconds of an ordinary machine, measured; they matter for small archives only.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from workflows.plan.shapes import Shape
+
+RAY_S = 7.0  # Ray's start and end, once a command
+STEP_S = 1.5  # of planning and ending one pipeline
+WORKER_S = 1.5  # of core time until a worker process runs, before it loads anything
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """What a stage has to do, measured on a sample."""
+
+    name: str
+    worker_s: float
+    """Seconds of one worker for everything."""
+    cpus: float = 1.0
+    """Cores that a worker keeps busy."""
+    gpus: float = 0.0
+    workers: tuple[int, int] | None = None
+    """(fewest, most) long-lived workers; None for short tasks, as many as there are cores."""
+    load_s: float = 0.0
+    """Seconds until a new worker has loaded what it needs."""
+
+    def times(self, factor: float) -> "StageWork":
+        """The same stage with so many times the work."""
+        return replace(self, worker_s=self.worker_s * factor)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What a step has to do."""
+
+    name: str
+    shards: int
+    stages: tuple[StageWork, ...]
+
+
+def seconds_on(steps: Sequence[StepWork], shape: Shape) -> float | None:
+    """Seconds that the steps take one after another; None where a stage needs GPUs that the shape does not have."""
+    at_work = [step for step in steps if step.shards]
+    if not at_work:
+        return 0.0
+    if not shape.gpus and any(stage.gpus for step in at_work for stage in step.stages):
+        return None
+    return RAY_S + sum(_step_seconds(step, shape) for step in at_work)
+
+
+def workers_on(stage: StageWork, shards: int, shape: Shape) -> int:
+    """How many workers of a stage the shape has room for."""
+    room = shape.cpus / stage.cpus if stage.cpus else math.inf
+    if stage.gpus:
+        room = min(room, shape.gpus / stage.gpus)
+    most = stage.workers[1] if stage.workers else shards
+    fewest = stage.workers[0] if stage.workers else 1
+    return max(1, min(shards, max(fewest, min(most, int(room)))))
+
+
+def _step_seconds(step: StepWork, shape: Shape) -> float:
+    cpu_s = sum(stage.worker_s * min(stage.cpus, shape.cpus) for stage in step.stages) / shape.core_speed
+    gpu_s = sum(stage.worker_s * stage.gpus for stage in step.stages)
+    start_s = longest_s = 0.0
+    for stage in step.stages:
+        workers = workers_on(stage, step.shards, shape)
+        rounds = math.ceil(step.shards / workers)
+        speed = 1.0 if stage.gpus else shape.core_speed
+        longest_s = max(longest_s, stage.worker_s / step.shards * rounds / speed)
+        start_s += workers * (WORKER_S + stage.load_s) / shape.core_speed
+    bound_s = max(cpu_s / shape.cpus, gpu_s / shape.gpus if shape.gpus else 0.0, longest_s)
+    return STEP_S + start_s / shape.cpus + bound_s
