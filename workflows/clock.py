@@ -20,7 +20,7 @@ FIRST_YEAR = 2000  # clocks that were never set say 1904 or 1970
 RULES = ("auto", "name", "container", "none")
 EDGE = r"(?:(?<=\D)|^)"
 IN_NAME = (
-    re.compile(EDGE + r"(20\d\d)(\d\d)(\d\d)[T_\-. ]?(\d\d)(\d\d)(\d\d)(?!\d)(?:\.?\d{3}(?!\d))?(Z)?"),
+    re.compile(EDGE + r"(20\d\d)(\d\d)(\d\d)[T_\-. ]?(\d\d)(\d\d)(\d\d)(?:\.?\d{3})?(?!\d)(Z)?"),
     re.compile(EDGE + r"(20\d\d)[-._](\d\d)[-._](\d\d)[T_\-. ](\d\d)[-._:h](\d\d)(?:[-._:m](\d\d))?(?!\d)(Z)?"),
 )
 

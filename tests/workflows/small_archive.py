@@ -75,6 +75,12 @@ def random_frames(num_frames: int, *, cameras: int = 2, seed: int = 0) -> list[d
 def write_frames(out: Path, rows: Sequence[dict], *, rows_per_part: int = 8, row_group_rows: int = 4) -> str:
     """A finished frames step, as ingest leaves it."""
     folder = Folder(str(out))
+    write_frames_in(folder, rows, rows_per_part=rows_per_part, row_group_rows=row_group_rows)
+    return folder.uri
+
+
+def write_frames_in(folder: Folder, rows: Sequence[dict], *, rows_per_part: int = 8, row_group_rows: int = 4) -> None:
+    """A finished frames step in a folder, which may be remote."""
     ledger = Ledger.open(folder, StepIdentity("ingest", {}, {}, "1", SCHEMA_VERSION))
     shards = []
     for start in range(0, max(len(rows), 1), rows_per_part):
@@ -84,7 +90,6 @@ def write_frames(out: Path, rows: Sequence[dict], *, rows_per_part: int = 8, row
         ledger.commit(shard, table, drops={}, quarantine=[], seconds=0.0, row_group_rows=row_group_rows)
         shards.append(shard)
     ledger.finish(shards)
-    return folder.uri
 
 
 def query_row(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -45,7 +46,7 @@ def sample_stages(specs: Sequence[StageSpec], shard_of: Callable[[int], Any], mo
     """
     loads, stages = [], []
     for spec in specs:
-        stage, seconds = timed(lambda spec=spec: spec.factory(**spec.kwargs))
+        stage, seconds = timed(partial(spec.factory, **spec.kwargs))
         stages.append(stage)
         loads.append(seconds)
     first_rows = min(FIRST_ROWS, most_rows)

@@ -1,8 +1,8 @@
 """How long measured work takes on a machine: a small model of a Ray Data pipeline.
 
 A step starts (Ray plans it, workers come up and load their models), then its stages run side by side. Its pace is set
-by whichever is scarcest: the cores, the GPUs, or the workers of one stage, whose shards cannot be divided. The constants
-are seconds of an ordinary machine, measured; they matter for small archives only.
+by whichever is scarcest: the cores, the GPUs, or the workers of one stage, whose shards cannot be divided. The
+constants are seconds of an ordinary machine, measured; they matter for small archives only.
 """
 
 import math

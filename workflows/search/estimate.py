@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -115,8 +116,8 @@ def _recall_work(search: Search, counts: PairCounts) -> list[StepWork]:
 
 def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[StepWork]:
     config, frames = search.config, counts.frames_judged
-    size = {"num_shards": counts.parts, "cpus": config.cpus_per_actor, "gpus": config.gpus_per_actor}
-    judges, segmenters = pool_size(config.judge_actors, **size), pool_size(config.segment_actors, **size)
+    size = partial(pool_size, num_shards=counts.parts, cpus=config.cpus_per_actor, gpus=config.gpus_per_actor)
+    judges, segmenters = size(config.judge_actors), size(config.segment_actors)
     if config.segment_actors is None:
         segmenters = (max(1, judges[0] // 2), segmenters[1])
     judge_s = frames * costs.per_frame_s + counts.pairs * costs.per_pair_s
@@ -191,7 +192,7 @@ def _sample_targets(search: Search) -> "tuple[list[TargetInput], float]":
         wanted = {ids[int(place)] for place in np.linspace(0, len(ids) - 1, per_part + 2)[1:-1]} or {ids[0]}
         for table in read_frames(frames.folder, part.name, frame_ids=wanted):
             for frame in table.to_pylist():
-                image, decode_s = timed(lambda row=frame: decode_image(row["image"], what=f"frame {row['frame_id']!r}"))
+                image, decode_s = timed(partial(decode_image, frame["image"], what=f"frame {frame['frame_id']!r}"))
                 targets.append(TargetInput(frame["frame_id"], image, person_boxes(frame["persons"])))
                 seconds.append(decode_s)
     return targets[:SAMPLE_FRAMES], float(np.median(seconds))
