@@ -4,10 +4,10 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from modeling.errors import ConfigError
-from workflows.config import StepConfig
+from workflows.config import StepConfig, check_settings
 from workflows.index.workers import num_cores
 from workflows.progress import Price
 from workflows.storage import split_uri
@@ -86,13 +86,11 @@ def read_shapes(file: str | None) -> ShapeTable:
     folder, name = split_uri(file)
     try:
         values: Any = yaml.safe_load(folder.read_bytes(name))
-        return ShapeTable.model_validate(values)
+        return check_settings(ShapeTable, values)
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{file}: {place}: {first['msg']}. `workflows/plan/shapes.yaml` shows the form.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}. `workflows/plan/shapes.yaml` shows the form.") from error
 
 
 def find_shape(table: ShapeTable, name: str) -> Shape:

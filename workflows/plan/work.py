@@ -43,6 +43,8 @@ class StepWork:
     name: str
     shards: int
     stages: tuple[StageWork, ...]
+    on_ray: bool = True
+    """Whether its stages run in workers of a Ray pipeline, and not in the command's own process."""
 
 
 def seconds_on(steps: Sequence[StepWork], shape: Shape) -> float | None:
@@ -52,7 +54,8 @@ def seconds_on(steps: Sequence[StepWork], shape: Shape) -> float | None:
         return 0.0
     if not shape.gpus and any(stage.gpus for step in at_work for stage in step.stages):
         return None
-    return RAY_S + sum(_step_seconds(step, shape) for step in at_work)
+    ray_s = RAY_S if any(step.on_ray for step in at_work) else 0.0
+    return ray_s + sum(_step_seconds(step, shape) for step in at_work)
 
 
 def workers_on(stage: StageWork, shards: int, shape: Shape) -> int:
@@ -74,6 +77,6 @@ def _step_seconds(step: StepWork, shape: Shape) -> float:
         rounds = math.ceil(step.shards / workers)
         speed = 1.0 if stage.gpus else shape.core_speed
         longest_s = max(longest_s, stage.worker_s / step.shards * rounds / speed)
-        start_s += workers * (WORKER_S + stage.load_s) / shape.core_speed
+        start_s += workers * ((WORKER_S if step.on_ray else 0.0) + stage.load_s) / shape.core_speed
     bound_s = max(cpu_s / shape.cpus, gpu_s / shape.gpus if shape.gpus else 0.0, longest_s)
-    return STEP_S + start_s / shape.cpus + bound_s
+    return (STEP_S if step.on_ray else 0.0) + start_s / shape.cpus + bound_s

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
 from workflows.lock import hold_lock
+from workflows.plan.work import StageWork, StepWork
 from workflows.progress import Plan, Progress, Summary
 from workflows.report.assemble import PAGE_NAME, assemble
 from workflows.report.config import ReportConfig
@@ -63,13 +64,14 @@ def plan_report(config: ReportConfig) -> Plan:
         "shards": len(parts),
         "pictures": "in the page" if is_inline else "in a folder beside the page",
     }
-    expected_s = 0.0
+    expected_s, work = 0.0, []
     if parts:
         sample = parts[0][1].slice(0, SAMPLE_ROWS)
         began = time.perf_counter()
         renderer(config, inputs, Folder(config.out), is_inline=True, copy_frames=False)(parts[0][0], sample)
         expected_s = (time.perf_counter() - began) / sample.num_rows * selection.shown.num_rows
-    return Plan(lines, expected_s)
+        work = [StepWork("report", 1, (StageWork("RenderMatches", expected_s, workers=(1, 1)),), on_ray=False)]
+    return Plan(lines, expected_s, work=work)
 
 
 def report_identity(config: ReportConfig, inputs: ReportInputs) -> StepIdentity:

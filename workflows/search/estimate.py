@@ -132,7 +132,7 @@ def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[St
     steps = [StepWork("judged", counts.parts, tuple(stages)), _small_step("search", counts.groups)]
     if config.report:
         render_s = matches * PICTURES_PER_MATCH * costs.decode_s
-        steps.append(StepWork("report", 1, (StageWork("RenderMatches", render_s, workers=(1, 1)),)))
+        steps.append(StepWork("report", 1, (StageWork("RenderMatches", render_s, workers=(1, 1)),), on_ray=False))
     return steps
 
 

@@ -1,16 +1,21 @@
 """`psreid train foundation`: reads frames tables into memory and trains a small model whole."""
 
+import logging
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from modeling.errors import ConfigError
+from modeling.errors import ConfigError, PsreidError
 from modeling.ps_reid.build import named_preset
 from modeling.ps_reid.checkpoint import load_segmentation
 from modeling.ps_reid.config import PsReidConfig
 from workflows.ledger import Ledger
+from workflows.plan.shapes import this_machine
+from workflows.plan.words import describe_bytes
+from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan, Progress, Summary
 from workflows.storage import Folder
 from workflows.train.config import FoundationConfig
@@ -18,7 +23,11 @@ from workflows.train.foundation import FoundationPlan, FoundationRun
 from workflows.train.samples import Samples, load_samples
 
 COLUMNS = ["camera_id", "image", "persons"]
+STEPS_SAMPLED = 6  # a round of all tasks; as many are run before, which find everything ready
+PARTS_SAMPLED = 4  # of each table
 RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from"}
+
+logger = logging.getLogger(__name__)
 
 
 def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
@@ -42,26 +51,63 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
 
 
 def plan_foundation(config: FoundationConfig) -> Plan:
-    """How much there is to train on."""
-    rows = sum(part.rows for uri in config.frames for part in Ledger.read(Folder(uri)).parts())
-    return Plan({"frames": rows, "steps": config.steps}, None)
+    """How much there is to train on, and how long it should take, measured on a few steps in a folder that goes."""
+    folders = [Folder(uri) for uri in config.frames]
+    parts = [(folder, part) for folder in folders for part in Ledger.read(folder).parts()]
+    lines: dict[str, int | float | str] = {
+        "frames": sum(part.rows for _, part in parts),
+        "parts": len(parts),
+        "bytes to read": describe_bytes(sum(folder.size_bytes(part.name) for folder, part in parts)),
+        "steps": config.steps,
+    }
+    step_s = _seconds_per_step(config)
+    if step_s is None:
+        return Plan(lines, None)
+    stage = StageWork("FoundationRun", step_s * config.steps, cpus=config.threads, workers=(1, 1))
+    work = [StepWork("train", 1, (stage,), on_ray=False)]
+    return Plan(lines, seconds_on(work, this_machine()), work=work)
 
 
-def _samples(config: FoundationConfig, model_config: PsReidConfig) -> Samples:
+def _seconds_per_step(config: FoundationConfig) -> float | None:
+    """Of the real run on the first part of each table; None where that holds too few identities to train on."""
+    model_config = named_preset(config.preset)
+    settings = config.model_dump(exclude=RUN_SETTINGS) | {"steps": 2 * STEPS_SAMPLED, "pairs_from_step": 0}
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="psreid-plan-") as folder:
+        try:
+            samples = _samples(config, model_config, most_parts=PARTS_SAMPLED)
+            run = FoundationRun(
+                Path(folder),
+                model_config,
+                samples,
+                FoundationPlan(**settings),
+                on_step=lambda: ends.append(time.monotonic()),
+            )
+            run.run()
+        except (PsreidError, ValueError) as error:
+            logger.info("a few steps could not be timed: %s", error)
+            return None
+    return (ends[-1] - ends[STEPS_SAMPLED - 1]) / STEPS_SAMPLED
+
+
+def _samples(config: FoundationConfig, model_config: PsReidConfig, *, most_parts: int | None = None) -> Samples:
     sam = model_config.segmentation.sam
     if sam is None or model_config.vision.source or model_config.language.source:
         raise ConfigError(f"preset {config.preset!r} takes published weights; the foundation trains tiny and small")
     vision = model_config.vision
     return load_samples(
-        _tables(config.frames), scene_hw=(vision.scene_height_px, vision.scene_width_px), sam=sam, identities=None
+        _tables(config.frames, most_parts),
+        scene_hw=(vision.scene_height_px, vision.scene_width_px),
+        sam=sam,
+        identities=None,
     )
 
 
-def _tables(uris: list[str]) -> Iterator[pa.Table]:
-    """Every committed part, with identities told apart by archive."""
+def _tables(uris: list[str], most_parts: int | None = None) -> Iterator[pa.Table]:
+    """The committed parts, or so many of each archive, with identities told apart by archive."""
     for number, uri in enumerate(uris):
         folder = Folder(uri)
-        for part in Ledger.read(folder).parts():
+        for part in Ledger.read(folder).parts()[:most_parts]:
             yield folder.read_table(part.name, columns=COLUMNS).append_column(
                 "archive", pa.repeat(pa.scalar(number), part.rows)
             )
