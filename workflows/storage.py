@@ -216,6 +216,11 @@ class Folder:
         size, version = self._stat(name)
         return f"{size}-{version}"
 
+    def list_identities(self) -> dict[str, str]:
+        """The identity of every file of a remote folder, at any depth, from the listing alone; sorted by name."""
+        listing = self._listing("")
+        return {name: f"{int(listing[name]['size'])}-{_version(listing[name])}" for name in sorted(listing)}
+
     def modified_at(self, name: str) -> datetime.datetime | None:
         """When a file was written last, in UTC; None where there is no such file."""
         if self.is_remote:
@@ -236,7 +241,7 @@ class Folder:
         info = self._info(name)
         if info is None:
             raise _missing(self.path(name))
-        return int(info["size"]), str(info.get("ETag") or info.get("LastModified")).strip('"')
+        return int(info["size"]), _version(info)
 
     def _range_reader(self, name: str, block_bytes: int | None = None) -> RangeReader:
         size, _ = self._stat(name)
@@ -256,13 +261,17 @@ class Folder:
         return cast(Mapping[str, Any], info) if info["type"] == "file" else None
 
     def _list_remote(self, prefix: str) -> list[str]:
+        return sorted(self._listing(prefix))
+
+    def _listing(self, prefix: str) -> dict[str, Mapping[str, Any]]:
+        """What a remote listing tells of every file whose relative name starts with `prefix`."""
         folder_name = prefix.rpartition("/")[0]
         try:
-            keys = self._remote("list", folder_name, lambda fs, key: fs.find(key))
+            found = self._remote("list", folder_name, lambda fs, key: fs.find(key, detail=True))
         except DataError:
-            return []
+            return {}
         base = self.uri.removeprefix("s3://").rstrip("/") + "/"
-        return sorted(key.removeprefix(base) for key in keys if key.startswith(base + prefix))
+        return {key.removeprefix(base): info for key, info in found.items() if key.startswith(base + prefix)}
 
     def _remote(self, verb: str, name: str, call: Any) -> Any:
         """`call(filesystem, key)` with retries; a missing key becomes a DataError when reading."""
@@ -302,6 +311,11 @@ def _absolute_uri(uri: str) -> str:
             f"{uri}: paths of kind {scheme}:// are not supported. Give a local path or s3://bucket/prefix."
         )
     return os.path.abspath(os.path.expanduser(rest if separator else uri))  # noqa: PTH100, PTH111 (keeps symlinks)
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """What a server gives to tell one content of a file from another."""
+    return str(info.get("ETag") or info.get("LastModified")).strip('"')
 
 
 def _is_temporary(name: str) -> bool:

@@ -7,16 +7,40 @@ import pytest
 
 from modeling.errors import ConfigError
 from ray_jobs.cli import main
+from workflows.plan import work as work_module
 from workflows.plan.layout import lay_out
 from workflows.plan.shapes import ClusterConfig, NodeGroup, Shape, find_shape, read_shapes
-from workflows.plan.work import RAY_S, STEP_S, WORKER_S, StageWork, StepWork, seconds_on, workers_on
+from workflows.plan.work import (
+    RAY_STARTS,
+    STEP_STARTS,
+    WORKER_STARTS,
+    StageWork,
+    StepWork,
+    seconds_on,
+    start_s,
+    workers_on,
+)
 from workflows.progress import Plan
+
+START_S = 2.0
+RAY_S, STEP_S, WORKER_S = RAY_STARTS * START_S, STEP_STARTS * START_S, WORKER_STARTS * START_S
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which importing Ray Data takes two seconds."""
+    monkeypatch.setattr(work_module, "start_s", lambda: START_S)
+
+
+def test_a_start_is_measured() -> None:
+    assert 0.2 < start_s() < 120 and start_s() == start_s()
 
 
 def shape(cpus: float, gpus: float = 0.0, core_speed: float = 1.0) -> Shape:
     return Shape(nodes=[NodeGroup(cpus=cpus, gpus=gpus, price_per_hour=1.0)], core_speed=core_speed)
 
 
+@pytest.mark.usefixtures("starts")
 def test_work_that_fills_the_cores_takes_its_seconds_over_the_cores() -> None:
     step = StepWork("ingest", 1000, (StageWork("Decode", 3000.0), StageWork("Detect", 5000.0)))
     overhead = RAY_S + STEP_S
@@ -28,6 +52,7 @@ def test_work_that_fills_the_cores_takes_its_seconds_over_the_cores() -> None:
     assert fast == pytest.approx(overhead + 16 * WORKER_S / 2 / 8 + 8000 / 16)
 
 
+@pytest.mark.usefixtures("starts")
 def test_a_stage_with_few_workers_or_few_shards_sets_the_pace() -> None:
     judge = StageWork("Judge", 100.0, workers=(1, 1))
     assert seconds_on([StepWork("judged", 50, (judge,))], shape(64)) == pytest.approx(
@@ -39,6 +64,7 @@ def test_a_stage_with_few_workers_or_few_shards_sets_the_pace() -> None:
     assert (workers_on(many, 3, shape(64)), workers_on(many, 500, shape(64))) == (3, 64)
 
 
+@pytest.mark.usefixtures("starts")
 def test_gpus_bound_the_stages_that_ask_for_them_and_a_shape_without_any_cannot_tell() -> None:
     step = StepWork("judged", 1000, (StageWork("Judge", 1000.0, cpus=1.0, gpus=0.5, workers=(1, 256)),))
     assert workers_on(step.stages[0], 1000, shape(64, gpus=4)) == 8
@@ -46,6 +72,7 @@ def test_gpus_bound_the_stages_that_ask_for_them_and_a_shape_without_any_cannot_
     assert seconds_on([step], shape(64)) is None
 
 
+@pytest.mark.usefixtures("starts")
 def test_finished_steps_cost_nothing_and_a_command_without_ray_does_not_pay_for_it() -> None:
     assert seconds_on([StepWork("ingest", 0, ())], shape(2)) == 0.0
     own = StepWork("report", 1, (StageWork("Render", 10.0, workers=(1, 1)),), on_ray=False)
@@ -74,6 +101,7 @@ def test_a_price_without_a_shape_and_a_shape_with_its_price() -> None:
     assert shipped is not None and shipped.per_hour == pytest.approx(0.8)
 
 
+@pytest.mark.usefixtures("starts")
 def test_a_report_states_hours_and_cost_on_the_shape() -> None:
     work = [StepWork("ingest", 10_000, (StageWork("Decode", 160 * 3600.0),))]
     report = lay_out(Plan({"frames": 5}, 36000.0, work=work), ClusterConfig(shape="cpu-16"))

@@ -83,7 +83,7 @@ def list_sources(sources: Sequence[str], known: Mapping[str, SourceFile] | None 
         for file in _files_of(source):
             found.setdefault(file.uri, replace(file, source=source))
     with ThreadPoolExecutor(STAT_THREADS) as pool:
-        identities = pool.map(_identity, found)
+        identities = pool.map(lambda file: file.identity or _identity(file.uri), found.values())
         files = [replace(file, identity=identity) for file, identity in zip(found.values(), identities, strict=True)]
     return _with_distinct_names(files, known or {})
 
@@ -95,7 +95,7 @@ def _files_of(source: str) -> list[SourceFile]:
     if _is_wild(source):
         return _files_of_glob(source)
     folder = Folder(source)
-    names = folder.list_files()
+    names = _list_folder(folder)
     files = _name_files(folder, names, camera_from_folder=True)
     if not files:
         state = f"holds {len(names)} files, but no video and no image" if names else "does not exist or is empty"
@@ -111,15 +111,20 @@ def _files_of_glob(source: str) -> list[SourceFile]:
     first_wild = next(number for number, part in enumerate(parts) if _is_wild(part))
     base = "/".join(parts[:first_wild]) or ("/" if source.startswith("/") else ".")
     folder, pattern = Folder(base), _glob_pattern(parts[first_wild:])
-    names = [name for name in folder.list_files() if pattern.fullmatch(name)]
+    names = {name: identity for name, identity in _list_folder(folder).items() if pattern.fullmatch(name)}
     files = _name_files(folder, names, camera_from_folder=first_wild < len(parts) - 1)
     if not files:
         raise DataError(f"the pattern {source} matches no video and no image. Check the path and the wildcards.")
     return files
 
 
-def _name_files(folder: Folder, names: Sequence[str], *, camera_from_folder: bool) -> list[SourceFile]:
-    """The videos and images among `names` (relative to `folder`), with their cameras."""
+def _list_folder(folder: Folder) -> dict[str, str]:
+    """Name -> identity of every file; a local file's is "" and still to be asked for, a remote listing tells it."""
+    return folder.list_identities() if folder.is_remote else dict.fromkeys(folder.list_files(), "")
+
+
+def _name_files(folder: Folder, names: Mapping[str, str], *, camera_from_folder: bool) -> list[SourceFile]:
+    """The videos and images among `names` (relative to `folder`, with identities), with their cameras."""
     visible = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     kinds = {name: kind for name in sorted(visible) if (kind := _kind_of(name)) is not None}
     ignored = Counter(PurePosixPath(name).suffix or "(none)" for name in names if name not in kinds)
@@ -129,7 +134,7 @@ def _name_files(folder: Folder, names: Sequence[str], *, camera_from_folder: boo
     for name, kind in kinds.items():
         parent = name.rpartition("/")[0]
         camera_id = PurePosixPath(parent).name if parent and camera_from_folder else None
-        files.append(_name_file(folder, name, kind=kind, camera_id=camera_id))
+        files.append(replace(_name_file(folder, name, kind=kind, camera_id=camera_id), identity=names[name]))
     return files
 
 

@@ -1,19 +1,33 @@
 """How long measured work takes on a machine: a small model of a Ray Data pipeline.
 
 A step starts (Ray plans it, workers come up and load their models), then its stages run side by side. Its pace is set
-by whichever is scarcest: the cores, the GPUs, or the workers of one stage, whose shards cannot be divided. The
-constants are seconds of an ordinary machine, measured; they matter for small archives only.
+by whichever is scarcest: the cores, the GPUs, or the workers of one stage, whose shards cannot be divided.
+
+What Ray itself takes matters for small archives only. It is counted in starts: the time that a fresh Python takes here
+and now to import Ray Data, which a plan measures. So a slow or a busy machine is told from a fast and idle one.
 """
 
 import math
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from workflows.plan.shapes import Shape
 
-RAY_S = 7.0  # Ray's start and end, once a command
-STEP_S = 1.5  # of planning and ending one pipeline
-WORKER_S = 1.5  # of core time until a worker process runs, before it loads anything
+RAY_STARTS = 4.0  # of a command that starts and ends a local Ray, its own imports included
+STEP_STARTS = 0.7  # of planning, starting and ending one pipeline
+WORKER_STARTS = 1.2  # of core time until a worker process runs, before it loads anything
+
+
+@cache
+def start_s() -> float:
+    """Seconds of a fresh Python that imports Ray Data, measured once a process."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import ray.data"], check=False, capture_output=True)
+    return time.monotonic() - began
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ def seconds_on(steps: Sequence[StepWork], shape: Shape) -> float | None:
         return 0.0
     if not shape.gpus and any(stage.gpus for step in at_work for stage in step.stages):
         return None
-    ray_s = RAY_S if any(step.on_ray for step in at_work) else 0.0
+    ray_s = RAY_STARTS * start_s() if any(step.on_ray for step in at_work) else 0.0
     return ray_s + sum(_step_seconds(step, shape) for step in at_work)
 
 
@@ -71,12 +85,13 @@ def workers_on(stage: StageWork, shards: int, shape: Shape) -> int:
 def _step_seconds(step: StepWork, shape: Shape) -> float:
     cpu_s = sum(stage.worker_s * min(stage.cpus, shape.cpus) for stage in step.stages) / shape.core_speed
     gpu_s = sum(stage.worker_s * stage.gpus for stage in step.stages)
-    start_s = longest_s = 0.0
+    load_s = longest_s = 0.0
     for stage in step.stages:
         workers = workers_on(stage, step.shards, shape)
-        rounds = math.ceil(step.shards / workers)
         speed = 1.0 if stage.gpus else shape.core_speed
-        longest_s = max(longest_s, stage.worker_s / step.shards * rounds / speed)
-        start_s += workers * ((WORKER_S if step.on_ray else 0.0) + stage.load_s) / shape.core_speed
+        longest_s = max(longest_s, stage.worker_s / step.shards * math.ceil(step.shards / workers) / speed)
+        spawn_s = WORKER_STARTS * start_s() if step.on_ray else 0.0
+        load_s += workers * (spawn_s + stage.load_s) / shape.core_speed
     bound_s = max(cpu_s / shape.cpus, gpu_s / shape.gpus if shape.gpus else 0.0, longest_s)
-    return (STEP_S if step.on_ray else 0.0) + start_s / shape.cpus + bound_s
+    begin_s = STEP_STARTS * start_s() if step.on_ray else 0.0
+    return begin_s + load_s / shape.cpus + bound_s

@@ -8,8 +8,8 @@ from workflows.report.config import ReportConfig
 from workflows.report.step import run_report
 from workflows.search.archive import check_encoder, open_archive
 from workflows.search.config import SearchConfig
-from workflows.search.extent import check_filter
 from workflows.search.estimate import estimate_search
+from workflows.search.extent import check_filter
 from workflows.search.steps import (
     Search,
     judge_pairs,
