@@ -43,21 +43,23 @@ def shape(cpus: float, gpus: float = 0.0, core_speed: float = 1.0) -> Shape:
 @pytest.mark.usefixtures("starts")
 def test_work_that_fills_the_cores_takes_its_seconds_over_the_cores() -> None:
     step = StepWork("ingest", 1000, (StageWork("Decode", 3000.0), StageWork("Detect", 5000.0)))
-    overhead = RAY_S + STEP_S
     for cores in (2, 8):
-        workers = 2 * cores
-        expected = overhead + workers * WORKER_S / cores + 8000 / cores
-        assert seconds_on([step], shape(cores)) == pytest.approx(expected)
-    fast = seconds_on([step], shape(8, core_speed=2.0))
-    assert fast == pytest.approx(overhead + 16 * WORKER_S / 2 / 8 + 8000 / 16)
+        assert seconds_on([step], shape(cores)) == pytest.approx(RAY_S + STEP_S + 8000 / cores)
+    assert seconds_on([step], shape(8, core_speed=2.0)) == pytest.approx(RAY_S + STEP_S + 8000 / 16)
+
+
+@pytest.mark.usefixtures("starts")
+def test_workers_load_side_by_side_and_no_faster_than_one_of_them() -> None:
+    judge = StepWork("judged", 1000, (StageWork("Judge", 1000.0, workers=(2, 256), load_s=5.0),))
+    assert seconds_on([judge], shape(2)) == pytest.approx(RAY_S + STEP_S + (WORKER_S + 5) + 500)
+    one = StepWork("judged", 1000, (StageWork("Judge", 1000.0, workers=(1, 1), load_s=5.0),))
+    assert seconds_on([one], shape(8)) == pytest.approx(RAY_S + STEP_S + (WORKER_S + 5) + 1000)
 
 
 @pytest.mark.usefixtures("starts")
 def test_a_stage_with_few_workers_or_few_shards_sets_the_pace() -> None:
     judge = StageWork("Judge", 100.0, workers=(1, 1))
-    assert seconds_on([StepWork("judged", 50, (judge,))], shape(64)) == pytest.approx(
-        RAY_S + STEP_S + WORKER_S / 64 + 100
-    )
+    assert seconds_on([StepWork("judged", 50, (judge,))], shape(64)) == pytest.approx(RAY_S + STEP_S + WORKER_S + 100)
     many = StageWork("Judge", 100.0, workers=(2, 256))
     three = StepWork("judged", 3, (many,))  # on two workers one of them has two shards of three
     assert seconds_on([three], shape(2)) == pytest.approx(RAY_S + STEP_S + WORKER_S + 100 * 2 / 3)
@@ -68,7 +70,7 @@ def test_a_stage_with_few_workers_or_few_shards_sets_the_pace() -> None:
 def test_gpus_bound_the_stages_that_ask_for_them_and_a_shape_without_any_cannot_tell() -> None:
     step = StepWork("judged", 1000, (StageWork("Judge", 1000.0, cpus=1.0, gpus=0.5, workers=(1, 256)),))
     assert workers_on(step.stages[0], 1000, shape(64, gpus=4)) == 8
-    assert seconds_on([step], shape(64, gpus=4)) == pytest.approx(RAY_S + STEP_S + 8 * WORKER_S / 64 + 125)
+    assert seconds_on([step], shape(64, gpus=4)) == pytest.approx(RAY_S + STEP_S + WORKER_S + 125)
     assert seconds_on([step], shape(64)) is None
 
 

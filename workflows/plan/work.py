@@ -17,9 +17,9 @@ from functools import cache
 
 from workflows.plan.shapes import Shape
 
-RAY_STARTS = 4.0  # of a command that starts and ends a local Ray, its own imports included
-STEP_STARTS = 0.7  # of planning, starting and ending one pipeline
-WORKER_STARTS = 1.2  # of core time until a worker process runs, before it loads anything
+RAY_STARTS = 3.2  # of a command that starts and ends a local Ray, its own imports included
+STEP_STARTS = 0.5  # of planning, starting and ending one pipeline
+WORKER_STARTS = 0.9  # of core time until a long-lived worker runs, before it loads anything; tasks find one running
 
 
 @cache
@@ -85,13 +85,21 @@ def workers_on(stage: StageWork, shards: int, shape: Shape) -> int:
 def _step_seconds(step: StepWork, shape: Shape) -> float:
     cpu_s = sum(stage.worker_s * min(stage.cpus, shape.cpus) for stage in step.stages) / shape.core_speed
     gpu_s = sum(stage.worker_s * stage.gpus for stage in step.stages)
-    load_s = longest_s = 0.0
+    longest_s = 0.0
     for stage in step.stages:
-        workers = workers_on(stage, step.shards, shape)
-        speed = 1.0 if stage.gpus else shape.core_speed
-        longest_s = max(longest_s, stage.worker_s / step.shards * math.ceil(step.shards / workers) / speed)
-        spawn_s = WORKER_STARTS * start_s() if step.on_ray else 0.0
-        load_s += workers * (spawn_s + stage.load_s) / shape.core_speed
+        rounds = math.ceil(step.shards / workers_on(stage, step.shards, shape))
+        longest_s = max(longest_s, stage.worker_s / step.shards * rounds / (1.0 if stage.gpus else shape.core_speed))
     bound_s = max(cpu_s / shape.cpus, gpu_s / shape.gpus if shape.gpus else 0.0, longest_s)
     begin_s = STEP_STARTS * start_s() if step.on_ray else 0.0
-    return begin_s + load_s / shape.cpus + bound_s
+    return begin_s + _load_seconds(step, shape) + bound_s
+
+
+def _load_seconds(step: StepWork, shape: Shape) -> float:
+    """Until every worker of the step has loaded what it needs: all of them load at once, on all cores."""
+    core_s = longest_s = 0.0
+    for stage in step.stages:
+        workers = workers_on(stage, step.shards, shape)
+        spawn_s = WORKER_STARTS * start_s() if step.on_ray and stage.workers else 0.0
+        core_s += workers * (spawn_s + stage.load_s)
+        longest_s = max(longest_s, spawn_s + stage.load_s)
+    return max(core_s / shape.cpus, longest_s) / shape.core_speed

@@ -1,5 +1,6 @@
 """What a search would cost: counts that are exact, and times measured on a few of its own queries, frames and pairs."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 SAMPLE_FRAMES = 6
 SAMPLE_QUERIES = 4
-LOAD_SHARE = 0.7  # of a model's loading here that a worker needs as well; the rest is what one process does once
-SMALL_STEP_LOAD_S = 3.0  # recall, merge and rank import torch or pyarrow and do little else
+SMALL_STEP_S = 0.05  # of a merge or a ranking of one group of queries
+QUERY_S = 0.01  # of preparing and embedding a query
+RECALL_S = 2e-6  # of one person's share in the recall of a group of queries
 PICTURES_PER_MATCH = 3  # decoded or encoded by a report
 
 Result = TypeVar("Result")
@@ -36,6 +38,8 @@ Result = TypeVar("Result")
 class PairCosts:
     """Seconds of one worker."""
 
+    torch_s: float
+    """Importing torch, which every worker with tensors pays first."""
     load_judge_s: float
     load_segmenter_s: float
     per_query_s: float
@@ -88,9 +92,10 @@ def estimate_search(search: Search) -> Plan:
         "shards": counts.parts,
         "parts of the index to read": f"{len(search.searched(archive.index).parts)} of {len(archive.index.parts)}",
     }
-    work = _recall_work(search, counts)
+    _, torch_s = timed(lambda: importlib.import_module("torch"))
+    work = _recall_work(search, counts, torch_s)
     if judges:
-        work += _judge_work(search, counts, measure_costs(search, shards[0]))
+        work += _judge_work(search, counts, measure_costs(search, shards[0], torch_s))
         lines["bytes to read"] = describe_bytes(counts.frames_judged * bytes_per_frame(archive.frames))
     lines["workers"] = describe_workers(work, this_machine())
     return Plan(lines, seconds_on(work, this_machine()), work=work)
@@ -104,12 +109,12 @@ def _count(search: Search, shards: list[Shard]) -> PairCounts:
     return PairCounts(queries, -(-queries // GROUP_QUERIES), per_query, frames.manifest.rows, len(frames.parts))
 
 
-def _recall_work(search: Search, counts: PairCounts) -> list[StepWork]:
+def _recall_work(search: Search, counts: PairCounts, torch_s: float) -> list[StepWork]:
     """Queries, recall and shortlist; small beside judging, so their work is not sampled."""
-    load = SMALL_STEP_LOAD_S
-    steps = [StepWork("queries", counts.groups, (StageWork("PrepareQueries", 0.01 * counts.queries, load_s=load),))]
+    prepare = StageWork("PrepareQueries", QUERY_S * counts.queries, workers=(1, 1), load_s=2 * torch_s)  # and the model
+    steps = [StepWork("queries", counts.groups, (prepare,))]
     if search.config.recall == "top":
-        recall = StageWork("RecallFrames", 2e-6 * search.archive.num_persons, load_s=load)
+        recall = StageWork("RecallFrames", RECALL_S * search.archive.num_persons * counts.groups, load_s=torch_s)
         steps += [StepWork("recall", counts.groups, (recall,)), _small_step("shortlist", counts.groups)]
     return steps if search.config.stop_after != "recall" else [*steps, _small_step("persons", counts.groups)]
 
@@ -121,13 +126,13 @@ def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[St
     if config.segment_actors is None:
         segmenters = (max(1, judges[0] // 2), segmenters[1])
     judge_s = frames * costs.per_frame_s + counts.pairs * costs.per_pair_s
-    load_s = LOAD_SHARE * costs.load_judge_s + counts.queries * costs.per_query_s  # every worker encodes every query
+    load_s = costs.torch_s + costs.load_judge_s + counts.queries * costs.per_query_s  # each worker encodes each query
     cpus, gpus = config.cpus_per_actor, config.gpus_per_actor
     stages = [StageWork("JudgePairs", judge_s, cpus, gpus, judges, load_s)]
     matches = counts.pairs * costs.accepted_share
     if config.stop_after is None:
         mask_s = min(matches, frames) * (costs.per_masked_frame_s + costs.decode_s)
-        load_s = LOAD_SHARE * costs.load_segmenter_s
+        load_s = costs.torch_s + costs.load_segmenter_s
         stages.append(StageWork("SegmentPairs", mask_s, cpus, gpus, segmenters, load_s))
     steps = [StepWork("judged", counts.parts, tuple(stages)), _small_step("search", counts.groups)]
     if config.report:
@@ -137,10 +142,10 @@ def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[St
 
 
 def _small_step(name: str, shards: int) -> StepWork:
-    return StepWork(name, shards, (StageWork(name, 0.05 * shards, load_s=SMALL_STEP_LOAD_S / 2),))
+    return StepWork(name, shards, (StageWork(name, SMALL_STEP_S * shards),))
 
 
-def measure_costs(search: Search, shard: Shard) -> PairCosts:
+def measure_costs(search: Search, shard: Shard, torch_s: float) -> PairCosts:
     """Judges some frames of the archive with the first queries; second calls are timed, which find all ready."""
     config = search.config
     device = "cuda" if config.gpus_per_actor else "cpu"
@@ -160,6 +165,7 @@ def measure_costs(search: Search, shard: Shard) -> PairCosts:
     per_pair_s = max(0.0, all_s - single_s) / max(len(pairs) - len(targets), 1)
     load_s, mask_s = (0.0, 0.0) if config.stop_after == "judge" else _mask_costs(search, targets[0], decisions[0])
     return PairCosts(
+        torch_s=torch_s,
         load_judge_s=load_judge_s,
         load_segmenter_s=load_s,
         per_query_s=encode_s / len(rows),
