@@ -18,7 +18,8 @@ from workflows.watching.figures import duration
 from workflows.watching.watch import read_progress
 
 STEPS_BELOW = ("tables/frames", "queries", "recall", "shortlist", "judged")
-"""Folders below OUT that hold steps of the same command, in the order in which they run; OUT's own step is the last."""
+"""Folders below OUT that hold steps of the same command, in the order in which they run; then comes OUT's own step."""
+REPORT = "report"
 MOST_MARKERS_READ = 5000  # for the rows of a step whose driver left no figures
 
 State = Literal["done", "running", "stopped"]
@@ -78,14 +79,14 @@ class StepStatus:
 def read_status(uri: str) -> list[StepStatus]:
     """Every step of an output folder, in the order in which they run. DataError where there is none."""
     out = Folder(uri)
-    folders = [(name, out.child(*name.split("/"))) for name in STEPS_BELOW] + [("", out)]
-    found = [(name, folder) for name, folder in folders if folder.exists("step.json")]
+    below = [out.child(*name.split("/")) for name in STEPS_BELOW]
+    found = [folder for folder in (*below, out, out.child(REPORT)) if folder.exists("step.json")]
     if not found:
         raise DataError(
             f"{out.uri} holds no step: neither it nor a folder of a search below it has a step.json. "
             "Give the output folder of a psreid command; a command that has just begun writes it after planning."
         )
-    return [_status_of(folder) for _, folder in found]
+    return [_status_of(folder) for folder in found]
 
 
 def _status_of(folder: Folder) -> StepStatus:

@@ -10,7 +10,9 @@ from PIL import Image
 import workflows.ingest.plan as plan_module
 from modeling.errors import ConfigError
 from tests.workflows.numbered_video import write_video
+from workflows.ingest import estimate
 from workflows.ingest.config import IngestConfig
+from workflows.ingest.estimate import plan_ingest
 from workflows.ingest.payload import files_of
 from workflows.ingest.plan import IngestPlan, keep_plan, make_plan
 from workflows.ingest.step import run_ingest
@@ -139,6 +141,30 @@ def test_an_entry_that_was_cut_short_does_not_count(archive):
     (archive / "out" / "plan" / "files-000001.parquet").unlink()  # a kill between the two files of an entry
     again = make_plan(settings, Progress(), out=Folder(settings.out))
     assert again.num_new_files == 2 and ids(again) == ids(first)
+
+
+def test_a_dry_run_over_many_files_opens_some_and_scales_by_bytes(archive, monkeypatch):
+    for number in range(10):
+        write_video(archive / "videos" / f"more-{number}.mp4", 30, options=OPTIONS)
+    exact = plan_ingest(config(archive))
+    assert (exact.lines["frames to take"], exact.lines["shards"]) == (360, 36)
+    monkeypatch.setattr(estimate, "MOST_OPENED", 4)
+    scaled = plan_ingest(config(archive))
+    assert scaled.lines["new files"] == 12
+    assert scaled.lines["frames to take"] == pytest.approx(360, rel=0.05)
+    assert scaled.lines["shards to do"] == pytest.approx(36, rel=0.05)
+
+
+def test_a_prefix_on_s3_grows_by_its_listing(archive, s3_server, monkeypatch):
+    bucket = Folder(s3_server.make_bucket("growing"))
+    bucket.write_bytes("v/a.mp4", (archive / "videos" / "a.mp4").read_bytes())
+    settings = config(archive, sources=[bucket.child("v").uri], out=bucket.child("out").uri)
+    first = kept_plan(settings)
+    bucket.write_bytes("v/c.mp4", (archive / "videos" / "b.mp4").read_bytes())
+    monkeypatch.setattr(Folder, "identity", lambda folder, name: pytest.fail(f"{name} was asked for by itself"))
+    second = kept_plan(settings)
+    assert ids(second)[: len(first.shards)] == ids(first)
+    assert (second.num_videos, second.num_new_files) == (2, 1)
 
 
 def rows_of(out: str) -> dict[str, str]:

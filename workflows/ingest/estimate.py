@@ -12,17 +12,19 @@ from workflows.plan.work import StepWork, seconds_on
 from workflows.progress import Plan, Progress
 from workflows.storage import Folder
 
+MOST_OPENED = 200  # new files; of more, so many are opened and stand for the others by their bytes
+
 
 def plan_ingest(config: IngestConfig) -> Plan:
     """What `run_ingest` would do, and how long it should take, measured on a few frames."""
     out = Folder(config.out)
     is_started = out.exists("step.json")
     ledger = Ledger.open(out, step_identity(config)) if is_started else None
-    plan = make_plan(config, Progress(), out=out if is_started else None)
+    plan = make_plan(config, Progress(), out=out if is_started else None, most_opened=MOST_OPENED)
     remaining = ledger.remaining(plan.shards) if ledger else list(plan.shards)
     check_cameras(config, plan.shards)
     check_detections(config, remaining)
-    work, stored_bytes = _measure(config, remaining)
+    work, stored_bytes = _measure(config, remaining, plan.opened_share)
     lines = _counts(plan, remaining) | {
         "bytes to write": describe_bytes(stored_bytes),
         "detector": config.detector.detections or config.detector.name,
@@ -32,6 +34,15 @@ def plan_ingest(config: IngestConfig) -> Plan:
 
 
 def _counts(plan: IngestPlan, remaining: list[Shard]) -> dict[str, int | float | str]:
+    """Exact counts; scaled from the opened files where there were too many to open."""
+    share = plan.opened_share
+    if share < 1:
+        return {
+            "new files": plan.num_new_files,
+            "opened for this plan": f"{share:.1%} of their bytes",
+            "frames to take": round(sum(shard.rows_expected or 0 for shard in remaining) / share),
+            "shards to do": round(len(remaining) / share),
+        }
     return {
         "videos": plan.num_videos,
         "images": plan.num_images,
@@ -44,13 +55,14 @@ def _counts(plan: IngestPlan, remaining: list[Shard]) -> dict[str, int | float |
     }
 
 
-def _measure(config: IngestConfig, remaining: list[Shard]) -> tuple[StepWork, float]:
+def _measure(config: IngestConfig, remaining: list[Shard], share: float) -> tuple[StepWork, float]:
     """The work of the remaining shards and the bytes they give, by a sample of the middle one."""
     with_frames = [shard for shard in remaining if shard.rows_expected]
-    frames = sum(shard.rows_expected or 0 for shard in with_frames)
+    frames = sum(shard.rows_expected or 0 for shard in with_frames) / share
+    shards = round(len(remaining) / share)
     candidates = [shard for shard in with_frames if not isinstance(read_payload(shard.payload), FaultyShard)]
     if not candidates:
-        return StepWork("ingest", len(remaining), ()), 0.0
+        return StepWork("ingest", shards, ()), 0.0
     middle = candidates[len(candidates) // 2]
     sampled = sample_stages(build_stages(config), lambda rows: first_frames(middle, rows), middle.rows_expected or 1)
-    return StepWork("ingest", len(remaining), sampled.scaled(frames)), sampled.stored_bytes / sampled.rows * frames
+    return StepWork("ingest", shards, sampled.scaled(frames)), sampled.stored_bytes / sampled.rows * frames

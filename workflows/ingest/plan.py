@@ -44,6 +44,8 @@ class IngestPlan:
     """Files of which nothing tells when they were recorded."""
     num_new_files: int = 0
     """Files that no earlier run has taken in."""
+    opened_share: float = 1.0
+    """Of the new files' bytes, the part in files that were opened; below 1 in the plan of a dry run only."""
     notes: Sequence[str] = field(default_factory=list)
     """What the person should know of files that changed or vanished."""
     record: Record = field(default_factory=Record)
@@ -56,10 +58,13 @@ class IngestPlan:
         return sum(shard.rows_expected or 0 for shard in self.shards)
 
 
-def make_plan(config: IngestConfig, progress: Progress, *, out: Folder | None = None) -> IngestPlan:
+def make_plan(
+    config: IngestConfig, progress: Progress, *, out: Folder | None = None, most_opened: int | None = None
+) -> IngestPlan:
     """The plan for these sources: what `out` has taken in already, and what is new. Writes nothing.
 
-    Raises ConfigError or DataError when the sources no longer hold what was taken in.
+    `most_opened`: of more new files than these, as many are opened, evenly spread, and the plan is of them. Raises
+    ConfigError or DataError when the sources no longer hold what was taken in.
     """
     record = read_record(out) if out is not None else Record()
     footage = record.of_kind("video", "image")
@@ -68,7 +73,9 @@ def make_plan(config: IngestConfig, progress: Progress, *, out: Folder | None = 
     detections = _list_detections(config)
     changes = find_changes(record, [*files, *detections])
     settled = settle(record, changes, config, out)
-    new, shards = _take_in([file for file in files if file.uri in changes.new], config, progress)
+    unknown = [file for file in files if file.uri in changes.new]
+    opened = unknown if most_opened is None else unknown[:: max(1, -(-len(unknown) // most_opened))]
+    new, shards = _take_in(opened, config, progress)
     listed = [KnownFile(file, "", kind=DETECTIONS) for file in detections if file.uri in changes.new]
     entry = [*new, *(replace(known, content=content_of(known)) for known in listed), *settled.touched]
     after = grown(record, entry, shards)
@@ -80,11 +87,17 @@ def make_plan(config: IngestConfig, progress: Progress, *, out: Folder | None = 
         num_images=kinds["image"],
         num_faulty=sum(known.is_faulty for known in footage.values()),
         num_without_clock=sum(known.file.recorded_at is None for known in footage.values()),
-        num_new_files=len(new),
+        num_new_files=len(unknown),
+        opened_share=_bytes_of(opened) / max(_bytes_of(unknown), 1) if len(opened) < len(unknown) else 1.0,
         notes=settled.notes,
         record=record,
         entry=(entry, shards),
     )
+
+
+def _bytes_of(files: Sequence[SourceFile]) -> int:
+    """Their size; an identity begins with it."""
+    return sum(int(file.identity.partition("-")[0]) for file in files)
 
 
 def keep_plan(plan: IngestPlan, out: Folder) -> None:
