@@ -1,5 +1,6 @@
 """A whole search over several index parts and query groups, its steps real, its runner and models stand-ins."""
 
+import datetime
 import json
 import os
 from collections import defaultdict
@@ -16,6 +17,7 @@ import pytest
 from modeling.errors import ConfigError, DataError
 from modeling.regions import rle_to_mask
 from tests.workflows import small_archive as small
+from workflows.config import load_config
 from workflows.index import step as index_step
 from workflows.index.config import IndexConfig
 from workflows.index.inputs import open_step
@@ -259,6 +261,26 @@ def test_camera_and_time_narrow_the_search(tmp_path: Path, index: str, queries: 
         assert {row["timestamp_s"] for row in rows} <= {1.0, 1.2, 1.4, 1.6, 1.8, 2.0}
     with pytest.raises(DataError, match="cam-9"):
         search(tmp_path, index, queries, out="c", cameras=["cam-9"])
+
+
+def test_a_date_narrows_the_search_before_anything_is_opened(tmp_path: Path, queries: list[Row]) -> None:
+    start = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    frames = small.random_frames(NUM_FRAMES, cameras=2, seed=1)
+    dated = [row | {"recorded_at": start + datetime.timedelta(hours=row["frame_index"])} for row in frames]
+    index = make_index(tmp_path, dated)
+    window = {"since": "2026-11-01T08:00", "until": "2026-11-01T15:30+00:00", "cameras": ["cam-0"]}
+    for out, settings in (("a", {"shortlist_size": 1000}), ("b", {"recall": "none"})):
+        summary, rows = search(tmp_path, index, queries, out=out, **window, **settings)
+        assert {row["frame_index"] for row in rows} <= set(range(8, 16)) and rows
+        assert {row["camera_id"] for row in rows} == {"cam-0"}
+        assert all(row["recorded_at"] == start + datetime.timedelta(hours=row["frame_index"]) for row in rows)
+        assert any("1 of 6 parts of the index, 1 of 6 parts of the frames" in line for line in summary.details)
+        judged = Ledger.read(Folder(str(tmp_path / out / "judged"))).manifest
+        assert judged is not None and judged.shards == 1
+    with pytest.raises(DataError, match="recorded from 2026-11-01T00:00:00"):
+        search(tmp_path, index, queries, out="c", since="2026-12-01")
+    with pytest.raises(ConfigError, match=r"since.*Seconds within a video are since_s"):
+        load_config(SearchConfig, flags={"index": index, "out": "o", "text": "red", "since": "12.5"})
 
 
 def test_bad_queries_are_set_aside_and_the_rest_is_found(tmp_path: Path, index: str) -> None:

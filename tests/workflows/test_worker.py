@@ -1,6 +1,7 @@
 """One stage on one shard, without Ray: what is set aside, what stops the job, and what deaths lead to."""
 
 import os
+import json
 import pickle
 import subprocess
 import sys
@@ -190,7 +191,12 @@ def test_the_last_stage_commits(folder: Folder) -> None:
     last = StageWorker(StageCall("AddText", 2, 1.0, pickle.dumps(spec), folder, "run", commits=True, row_group_rows=1))
     table = pa.table({"square": [1, 4]})
     counts = last(encode_row(SHARD, table, Notes(Counter(x=1), [QuarantineRow("r", "w", "", "{}")], 0.0, 4)))
-    assert counts.to_pylist() == [{"shard_id": SHARD.shard_id, "rows": 2, "quarantined": 1, "failure": None}]
+    (row,) = counts.to_pylist()
+    watched = json.loads(row.pop("watched"))
+    assert row == {"shard_id": SHARD.shard_id, "rows": 2, "rows_read": 4, "quarantined": 1, "failure": None}
+    assert watched["reasons"] == {"w": 1}
+    ((stage, rows, seconds, waited_s),) = watched["trail"]
+    assert (stage, rows, waited_s) == ("AddText", 2, 0.0) and seconds >= 0
     assert Ledger.read(folder).read_table().column_names == ["square", "text"]
     (marker,) = Ledger.read(folder).markers([SHARD.shard_id])
     assert (marker["rows_read"], marker["drops"], marker["quarantined"]) == (4, {"x": 1}, 1)
