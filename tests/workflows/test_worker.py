@@ -1,7 +1,7 @@
 """One stage on one shard, without Ray: what is set aside, what stops the job, and what deaths lead to."""
 
-import os
 import json
+import os
 import pickle
 import subprocess
 import sys
