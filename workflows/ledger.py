@@ -106,6 +106,17 @@ class Manifest:
         return frozenset(self.without_part) | {part.shard_id for part in self.parts}
 
 
+def describe_growth(before: Manifest | None, after: Manifest, *, unit: str) -> str | None:
+    """What a run has added to a finished step, in words; None where there was none, or where it did not grow."""
+    if before is None or after.shards == before.shards:
+        return None
+    return (
+        f"added {after.rows - before.rows:,} of now {after.rows:,} {unit}, {after.shards - before.shards:,} of "
+        f"{after.shards:,} shards, {after.seconds - before.seconds:.1f} of {after.seconds:.1f} seconds of work; the "
+        "rest was left alone"
+    )
+
+
 def make_shard_id(*parts: JSON) -> str:
     """16 hex digits that depend on the parts alone (anything JSON can hold)."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -183,6 +183,7 @@ class TestOnRay:
         assert (first.committed, second.committed) == (6, 1)
         assert (summary.figures["frames"], summary.figures["new_files"]) == (70, 1)
         assert any("6 shards are there, 1 are new" in line for line in second.lines)
+        assert summary.details[0].startswith("added 10 of now 70 frames, 1 of 7 shards, ")
         assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
         whole = config(archive, out=str(archive / "whole"))

@@ -8,7 +8,7 @@ from workflows.index.encode import EncodePersons
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model, load_person_encoder
 from workflows.index.workers import pool_size
-from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
+from workflows.ledger import Ledger, Shard, StepIdentity, describe_growth, make_shard_id
 from workflows.progress import Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
@@ -23,6 +23,7 @@ def run_index(config: IndexConfig, progress: Progress) -> Summary:
     frames = open_frames(config.frames)
     out, shards = Folder(config.out), index_shards(config, frames)
     check_nothing_vanished(out, frames, shards)
+    before = Ledger.read(out).manifest if out.exists("step.json") else None
     manifest = run_step(
         folder=out,
         identity=index_identity(config, frames),
@@ -38,7 +39,8 @@ def run_index(config: IndexConfig, progress: Progress) -> Summary:
         "worker_seconds": manifest.seconds,
     }
     headline = f"Indexed {manifest.rows} persons of {frames.manifest.rows} frames with {config.model}: {out.uri}"
-    return Summary(headline, out.uri, figures)
+    growth = describe_growth(before, manifest, unit="persons")
+    return Summary(headline, out.uri, figures, details=[growth] if growth else [])
 
 
 def open_frames(uri: str) -> StepInput:

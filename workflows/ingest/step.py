@@ -10,7 +10,7 @@ from workflows.ingest.config import IngestConfig
 from workflows.ingest.decode import DecodeFrames
 from workflows.ingest.payload import DECODER_VERSION, ImageShard, VideoShard, read_payload
 from workflows.ingest.plan import IngestPlan, keep_plan, make_plan
-from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
+from workflows.ledger import Ledger, Manifest, Shard, StepIdentity, describe_growth
 from workflows.lock import hold_lock
 from workflows.progress import Progress, Summary
 from workflows.runner import run_step
@@ -35,6 +35,7 @@ def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
         check_detections(config, Ledger(out, identity).remaining(plan.shards))
         Ledger.open(out, identity)
         keep_plan(plan, out)
+        before = Ledger(out, identity).manifest
     for note in plan.notes:
         progress.say(f"ingest: {note}")
     manifest = run_step(
@@ -46,7 +47,7 @@ def run_ingest(config: IngestConfig, progress: Progress) -> Summary:
         progress=progress,
         row_group_rows=ROW_GROUP_ROWS,
     )
-    return _summary(out, plan, manifest)
+    return _summary(out, plan, manifest, describe_growth(before, manifest, unit="frames"))
 
 
 def step_identity(config: IngestConfig) -> StepIdentity:
@@ -117,9 +118,9 @@ def _names_of(shards: Sequence[Shard]) -> set[tuple[str, str]]:
     }
 
 
-def _summary(out: Folder, plan: IngestPlan, manifest: Manifest) -> Summary:
+def _summary(out: Folder, plan: IngestPlan, manifest: Manifest, growth: str | None) -> Summary:
     dropped = sum(manifest.drops.values())
-    details = []
+    details = [growth] if growth else []
     if plan.num_without_clock:
         details.append(
             f"{plan.num_without_clock} of {plan.num_videos + plan.num_images} files do not tell when they were "
