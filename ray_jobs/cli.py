@@ -154,7 +154,10 @@ def _report_error(error: Exception, *, as_json: bool) -> int:
 
 
 def _tell(line: str) -> None:
-    print(f"psreid: {line}", file=sys.stderr, flush=True)
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
+        logging.getLogger("psreid").error(line, extra={"fields": {"event": "ended"}})
+    else:
+        print(f"psreid: {line}", file=sys.stderr, flush=True)
 
 
 def _set_up_output(*, debug: bool, as_json: bool) -> None:

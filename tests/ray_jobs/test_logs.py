@@ -2,9 +2,11 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
+from ray_jobs.cli import main
 from ray_jobs.logs import JsonFormatter, LogProgress
 from tests.workflows.test_watching import tally
 from workflows.watching.figures import Committed
@@ -51,6 +53,18 @@ def test_an_exception_becomes_one_line() -> None:
         record = logging.getLogger("x").makeRecord("x", logging.ERROR, "f", 1, "it %s", ("failed",), _exc_info())
     entry = json.loads(JsonFormatter().format(record))
     assert entry["message"] == "it failed" and "ValueError: broken" in entry["traceback"]
+
+
+def test_the_command_line_writes_its_errors_as_events_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        assert main(["status", str(tmp_path), "--log-json"]) == 2
+        entry = json.loads(capsys.readouterr().err.splitlines()[-1])
+        assert entry["level"] == "error" and "holds no step" in entry["message"]
+    finally:
+        root.handlers[:], logging.getLogger("psreid").level = handlers, logging.NOTSET
+        root.setLevel(level)
 
 
 def _exc_info():
