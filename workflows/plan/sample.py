@@ -11,7 +11,7 @@ import pyarrow as pa
 from workflows.ledger import table_checksum
 from workflows.plan.work import StageWork
 from workflows.stages import ShardBatch, StageSpec
-from workflows.worker import Notes, decode_row, encode_row
+from workflows.worker import Notes, decode_row, encode_row, limit_threads
 
 SAMPLE_S = 3.0  # of work that is timed, about
 FIRST_ROWS = 2  # of the run that finds everything ready and tells how long a sample may be
@@ -45,10 +45,12 @@ def sample_stages(specs: Sequence[StageSpec], shard_of: Callable[[int], Any], mo
     costs on its way between two workers with the one that sends it.
     """
     loads, stages = [], []
+    limit_threads(specs[0].resources.cpus)
     for spec in specs:
         stage, seconds = timed(partial(spec.factory, **spec.kwargs))
         stages.append(stage)
         loads.append(seconds)
+    limit_threads(specs[0].resources.cpus)  # again: the libraries are imported by now
     first_rows = min(FIRST_ROWS, most_rows)
     _, first_s = timed(lambda: _run(stages, ShardBatch(shard_of(first_rows))))
     _, again_s = timed(lambda: _run(stages, ShardBatch(shard_of(first_rows))))

@@ -20,6 +20,7 @@ from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan
 from workflows.search.queries import GROUP_QUERIES, query_input, query_shards, read_query_rows
 from workflows.search.steps import Search
+from workflows.worker import limit_threads
 
 if TYPE_CHECKING:
     from modeling.types import PairDecision, TargetInput
@@ -92,7 +93,9 @@ def estimate_search(search: Search) -> Plan:
         "shards": counts.parts,
         "parts of the index to read": f"{len(search.searched(archive.index).parts)} of {len(archive.index.parts)}",
     }
+    limit_threads(config.cpus_per_actor)
     _, torch_s = timed(lambda: importlib.import_module("torch"))
+    limit_threads(config.cpus_per_actor)  # again: torch is imported by now
     work = _recall_work(search, counts, torch_s)
     if judges:
         work += _judge_work(search, counts, measure_costs(search, shards[0], torch_s))
