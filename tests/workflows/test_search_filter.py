@@ -16,7 +16,7 @@ from workflows.index.frames import read_frames
 from workflows.index.inputs import open_step
 from workflows.schema import FRAMES
 from workflows.scope import scope_of
-from workflows.search.coverage import check_filter, coverage_of
+from workflows.search.extent import check_filter, coverage_of
 from workflows.storage import Folder
 
 START = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
