@@ -92,7 +92,7 @@ def read_command(arguments: Sequence[str]) -> tuple[argparse.Namespace, StepConf
     options = _parse(parser, list(arguments))
     actions = _verbs(parser)[options.command]._actions
     positional = [action.dest for action in actions if not action.option_strings and not action.choices]
-    return options, _config_of(commands[options.command], options), positional
+    return options, _config_of(commands[options.command], options)[0], positional
 
 
 def _commands_for(arguments: Sequence[str]) -> dict[str, Command]:
@@ -100,16 +100,16 @@ def _commands_for(arguments: Sequence[str]) -> dict[str, Command]:
     return {name: command for name in names if (command := _load(name)) is not None}
 
 
-def _config_of(command: Command, options: argparse.Namespace) -> StepConfig:
+def _config_of(command: Command, options: argparse.Namespace) -> tuple[StepConfig, ClusterConfig]:
+    """The settings of the command, and what it runs on."""
     flags = {key: value for key, value in vars(options).items() if key not in RESERVED}
-    "jobs",
-    "status",
-    "bench",
-    "doctor",
-)
-WRAPPING = frozenset({"submit"})  # commands whose words after `--` are another command
-RESERVED = frozenset({"command", "config_file", "sets", "dry_run", "as_json", "debug", "quiet", "log_json"})
-CLUSTER = "cluster"  # the section that every command's settings may have
+    settings = read_settings(options.config_file, flags, options.sets)
+    cluster = check_settings(ClusterConfig, settings.pop(CLUSTER, None) or {})
+    return check_settings(command.config_class, settings), cluster
+
+
+def _run(command: Command, options: argparse.Namespace) -> int:
+    config, cluster = _config_of(command, options)
     if options.dry_run:
         report = lay_out(command.plan(config), cluster)
         print(json.dumps(report.plain(), default=str) if options.as_json else "\n".join(report.lines()))
