@@ -14,7 +14,7 @@ Shapes: B spans, Q queries, N targets, T tokens of a span, L valid tokens of all
 k tokens of a decision, D width, H heads, G heads per key-value head, d width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers.models.llama.modeling_llama import LlamaModel, apply_rotary_pos_emb
 
 
@@ -60,29 +61,41 @@ def stack_spans(spans: Sequence[SpanKV]) -> SpanKV:
 
 
 def run_spans(
-    model: LlamaModel, embeds_BTD: Tensor, valid_BT: Tensor, positions_BT: Tensor, prefix: SpanKV | None = None
+    model: LlamaModel,
+    embeds_BTD: Tensor,
+    valid_BT: Tensor,
+    positions_BT: Tensor,
+    prefix: SpanKV | None = None,
+    *,
+    recompute: bool = False,
 ) -> tuple[Tensor, SpanKV]:
     """Final hidden states (B, T, D) of causal spans, and their keys and values (the prefix not included).
 
     `prefix` is one span without padding, seen by all. Padding costs nothing but the room for its zeros: the valid
-    tokens of all spans go through the layers side by side, only attention is done span by span.
+    tokens of all spans go through the layers side by side, only attention is done span by span. `recompute`: what
+    happens inside a layer is computed again in the backward pass instead of kept.
     """
     runs = _runs_of_equal_length(valid_BT)
     rotation = model.rotary_emb(embeds_BTD, position_ids=positions_BT[valid_BT][None])
     hidden_1LD, keys, values = embeds_BTD[valid_BT][None], [], []
     for i, layer in enumerate(model.layers):
-        query, key, value = _project(layer, hidden_1LD, rotation)
+        shared = (None, None) if prefix is None else (prefix.keys[i], prefix.values[i])
+        hidden_1LD, key, value = _call(recompute, _span_layer, layer, hidden_1LD, *shared, rotation, runs)
         keys.append(_unpacked(key, valid_BT))
         values.append(_unpacked(value, valid_BT))
-        shared = None if prefix is None else (prefix.keys[i], prefix.values[i])
-        hidden_1LD = _finish_layer(layer, hidden_1LD, _attend_causally(runs, query, key, value, shared))
     states_LD = model.norm(hidden_1LD)[0]
     hidden_BTD = states_LD.new_zeros(*valid_BT.shape, states_LD.shape[-1]).index_put((valid_BT,), states_LD)
     return hidden_BTD, SpanKV(keys, values, valid_BT)
 
 
 def run_decisions(
-    model: LlamaModel, embeds_QkD: Tensor, positions_k: Tensor, queries: SpanKV, targets: SpanKV
+    model: LlamaModel,
+    embeds_QkD: Tensor,
+    positions_k: Tensor,
+    queries: SpanKV,
+    targets: SpanKV,
+    *,
+    recompute: bool = False,
 ) -> Tensor:
     """Final state (N, Q, D) of the decision span's last token, of every query with every target (separated mode).
 
@@ -91,28 +104,71 @@ def run_decisions(
     (the first layer's projections) is computed once per query, what nobody reads (the last layer of all tokens but the
     last) not at all.
     """
-    num_targets, (num_queries, k, _) = targets.valid_BT.shape[0], embeds_QkD.shape
+    k = embeds_QkD.shape[1]
     rotation = model.rotary_emb(embeds_QkD, position_ids=positions_k[None])
     causal_kk = torch.ones(k, k, dtype=torch.bool, device=embeds_QkD.device).tril()
-    query_padding, target_padding = _padding(queries.valid_BT), _padding(targets.valid_BT)
+    paddings = _padding(targets.valid_BT), _padding(queries.valid_BT)
     hidden = embeds_QkD[None]  # (n, Q, k, D), n being 1 until targets have been seen, then N
     for i, layer in enumerate(model.layers):
-        query, key, value = _project(layer, hidden.flatten(0, 1), rotation)
+        shared = targets.keys[i], targets.values[i], queries.keys[i], queries.values[i]
         if i + 1 == len(model.layers):
-            query, hidden, causal_kk = query[:, :, -1:], hidden[:, :, -1:], causal_kk[-1:]
-        kv_heads, scale = key.shape[1], query.shape[-1] ** -0.5
-        # (n, Q, KV heads, G, k, d)
-        grid = (query * scale).unflatten(1, (kv_heads, -1)).unflatten(0, (-1, num_queries))
-        own_key, own_value = (t.unflatten(0, (-1, num_queries)).unsqueeze(3) for t in (key, value))
-        for_all = grid.expand(num_targets, *grid.shape[1:])
-        parts = [
-            _attend_shared(for_all, targets.keys[i], targets.values[i], target_padding, axis=0),
-            _attend_shared(grid, queries.keys[i], queries.values[i], query_padding, axis=1),
-            _attend(grid, own_key, own_value, ~causal_kk),
-        ]
-        attended = _merge(parts).to(value.dtype).flatten(2, 3).transpose(2, 3).flatten(3)  # (N, Q, k, H * d)
-        hidden = _finish_layer(layer, hidden, attended)
+            causal_kk = causal_kk[-1:]
+        hidden = _call(recompute, _decision_layer, layer, hidden, *shared, rotation, paddings, causal_kk)
     return model.norm(hidden[:, :, -1])
+
+
+def _span_layer(
+    layer: Any,
+    hidden_1LD: Tensor,
+    prefix_key: Tensor | None,
+    prefix_value: Tensor | None,
+    rotation: tuple[Tensor, Tensor],
+    runs: Sequence[tuple[int, int]],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer of all spans: hidden states, keys and values of the valid tokens."""
+    query, key, value = _project(layer, hidden_1LD, rotation)
+    prefix = None if prefix_key is None or prefix_value is None else (prefix_key, prefix_value)
+    return _finish_layer(layer, hidden_1LD, _attend_causally(runs, query, key, value, prefix)), key, value
+
+
+def _decision_layer(
+    layer: Any,
+    hidden: Tensor,
+    target_key: Tensor,
+    target_value: Tensor,
+    query_key: Tensor,
+    query_value: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    paddings: tuple[Tensor | None, Tensor | None],
+    causal_kk: Tensor,
+) -> Tensor:
+    """One layer of all decision spans (n, Q, k, D); as many of their last tokens as `causal_kk` has rows come out."""
+    num_targets, num_queries = len(target_key), hidden.shape[1]
+    query, key, value = _project(layer, hidden.flatten(0, 1), rotation)
+    query, hidden = query[:, :, -len(causal_kk) :], hidden[:, :, -len(causal_kk) :]
+    kv_heads, scale = key.shape[1], query.shape[-1] ** -0.5
+    # (n, Q, KV heads, G, k, d)
+    grid = (query * scale).unflatten(1, (kv_heads, -1)).unflatten(0, (-1, num_queries))
+    own_key, own_value = (t.unflatten(0, (-1, num_queries)).unsqueeze(3) for t in (key, value))
+    for_all = grid.expand(num_targets, *grid.shape[1:])
+    parts = [
+        _attend_shared(for_all, target_key, target_value, paddings[0], axis=0),
+        _attend_shared(grid, query_key, query_value, paddings[1], axis=1),
+        _attend(grid, own_key, own_value, ~causal_kk),
+    ]
+    attended = _merge(parts).to(value.dtype).flatten(2, 3).transpose(2, 3).flatten(3)  # (N, Q, k, H * d)
+    return _finish_layer(layer, hidden, attended)
+
+
+def _call(recompute: bool, layer_function: Callable[..., Any], layer: Any, hidden: Tensor, *rest: Any) -> Any:
+    """The layer, or the layer under activation checkpointing.
+
+    Its check of recomputed tensors is off: where weights are gathered layer by layer (DeepSpeed ZeRO 3) it compares the
+    shapes of gathered with those of released ones.
+    """
+    if not (recompute and torch.is_grad_enabled()):
+        return layer_function(layer, hidden, *rest)
+    return checkpoint(layer_function, layer, hidden, *rest, use_reentrant=False, determinism_check="none")
 
 
 def _runs_of_equal_length(valid_BT: Tensor) -> list[tuple[int, int]]:
@@ -142,9 +198,28 @@ def _attend_causally(
             k, v = (torch.cat([p.expand(count, -1, -1, -1), own], dim=2) for p, own in zip(prefix, (k, v), strict=True))
             num_seen = k.shape[2]
             mask = torch.ones(length, num_seen, dtype=torch.bool, device=k.device).tril(num_seen - length)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        out = _attention(q, k, v, mask)
         pieces.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
     return torch.cat(pieces)[None]
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of (B, H, T, d) queries; without a mask it is causal.
+
+    PyTorch's fused attention is slow to differentiate in bfloat16 on CPUs (4 to 7 times slower than two matrix products
+    and a softmax), so what will be differentiated there is written out.
+    """
+    if query.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+        )
+    groups, length = query.shape[1] // key.shape[1], query.shape[2]
+    if groups > 1:
+        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool).tril()
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(value.dtype) @ value
 
 
 def _project(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -192,14 +192,9 @@ class Judge:
 
 def _take_query(encoded: EncodedQueries, row: int) -> EncodedQueries:
     """One of several encodings, in memory of its own and without padding."""
-    only, kv = slice(row, row + 1), encoded.kv
-    length = int(kv.valid_BT[row].sum())
-    own = SpanKV(
-        keys=[k[only, :, :length].clone() for k in kv.keys],
-        values=[v[only, :, :length].clone() for v in kv.values],
-        valid_BT=kv.valid_BT[only, :length].clone(),
-    )
-    return EncodedQueries(own, encoded.qry_QD[only], encoded.hint_QD[only], encoded.metric_QM[only])
+    one = encoded.unpadded(row)
+    own = SpanKV([k.clone() for k in one.kv.keys], [v.clone() for v in one.kv.values], one.kv.valid_BT.clone())
+    return EncodedQueries(own, one.qry_QD, one.hint_QD, one.metric_QM)
 
 
 def stack_queries(queries: Sequence[EncodedQueries]) -> EncodedQueries:

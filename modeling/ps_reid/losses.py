@@ -61,10 +61,21 @@ def reid_loss(
     eq. 11. Eq. 11 weighs larger distances more; for negatives the paper says "the same formulation" and that hard
     samples count more, which only smaller distances are: `negatives="hard"` follows the words, "literal" the formula.
     """
+    return reid_loss_of_distances(reid_distances(qry_QD, states_NQD), is_positive_NQ, tau=tau, negatives=negatives)
+
+
+def reid_distances(qry_QD: Tensor, states_NQD: Tensor) -> Tensor:
+    """(N, Q) cosine distances of the [QRY] states to the [SEG] or [REJ] state of each target."""
+    return 1 - F.cosine_similarity(qry_QD.float()[None], states_NQD.float(), dim=-1)
+
+
+def reid_loss_of_distances(
+    distance_NQ: Tensor, is_positive_NQ: Tensor, *, tau: float, negatives: str = "hard"
+) -> Tensor:
+    """`reid_loss` from the distances."""
     if negatives not in ("hard", "literal"):
         raise ValueError(f"negatives is {negatives!r}; it must be 'hard' or 'literal'")
-    distance_QN = 1 - F.cosine_similarity(qry_QD.float()[None], states_NQD.float(), dim=-1).t()
-    is_positive_QN = is_positive_NQ.t()
+    distance_QN, is_positive_QN = distance_NQ.t(), is_positive_NQ.t()
     has_both = is_positive_QN.any(1) & (~is_positive_QN).any(1)
     if not has_both.any():
         return distance_QN.sum() * 0.0
@@ -134,9 +145,18 @@ def ciou_loss(boxes_P4: Tensor, truth_P4: Tensor) -> Tensor:
 
 def metric_loss(query_QM: Tensor, person_BM: Tensor, is_same_QB: Tensor, scale: Tensor) -> Tensor:
     """Contrast of queries with persons, both ways, any number of positives each (ours; InfoNCE in the metric space)."""
+    return metric_loss_of_logits(metric_logits(query_QM, person_BM, scale), is_same_QB)
+
+
+def metric_logits(query_QM: Tensor, person_BM: Tensor, scale: Tensor) -> Tensor:
+    """(Q, B) scaled cosines, in float32 whatever is around."""
     with torch.autocast(query_QM.device.type, enabled=False):
-        logits_QB = scale.float() * (query_QM.float() @ person_BM.float().t())
-        return (_contrast(logits_QB, is_same_QB) + _contrast(logits_QB.t(), is_same_QB.t())) / 2
+        return scale.float() * (query_QM.float() @ person_BM.float().t())
+
+
+def metric_loss_of_logits(logits_QB: Tensor, is_same_QB: Tensor) -> Tensor:
+    """`metric_loss` from the logits."""
+    return (_contrast(logits_QB, is_same_QB) + _contrast(logits_QB.t(), is_same_QB.t())) / 2
 
 
 def _contrast(logits: Tensor, is_same: Tensor) -> Tensor:

@@ -39,6 +39,16 @@ class EncodedQueries:
     """The mean of the query's own embeddings: the decision span starts from it."""
     metric_QM: Tensor
 
+    def unpadded(self, row: int) -> "EncodedQueries":
+        """One of the queries, its keys and values without padding."""
+        only, length = slice(row, row + 1), int(self.kv.valid_BT[row].sum())
+        own = SpanKV(
+            keys=[k[only, :, :length] for k in self.kv.keys],
+            values=[v[only, :, :length] for v in self.kv.values],
+            valid_BT=self.kv.valid_BT[only, :length],
+        )
+        return EncodedQueries(own, self.qry_QD[only], self.hint_QD[only], self.metric_QM[only])
+
 
 @dataclass(frozen=True)
 class TargetTokens:
@@ -89,6 +99,7 @@ class PsReid(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.template = config, template
+        self.recompute_activations = False
         self.vision, self.language, self.segmentation = vision, language, segmentation
         width, dim = vision.width, language.config.hidden_size
         self.query_adapter = RoleAdapter(width, config.adapter_hidden, dim)
@@ -114,7 +125,9 @@ class PsReid(nn.Module):
         features_QVW = self.query_features(batch)
         embeds_QTD, valid_QT, hint_QD = self.query_embeds(batch, features_QVW)
         positions = torch.arange(embeds_QTD.shape[1], device=self.device).expand(len(embeds_QTD), -1)
-        hidden, kv = run_spans(self.language.model, embeds_QTD, valid_QT, positions)
+        hidden, kv = run_spans(
+            self.language.model, embeds_QTD, valid_QT, positions, recompute=self.recompute_activations
+        )
         qry_QD = hidden[torch.arange(len(hidden), device=self.device), valid_QT.sum(1) - 1]
         metric = self.metric.embed_query(qry_QD, features_QVW, batch.has_image_Q, self.query_grid)
         return EncodedQueries(kv, qry_QD, hint_QD, metric)
@@ -175,7 +188,9 @@ class PsReid(nn.Module):
         """Runs target spans through the language model on their own, at fixed positions (separated mode)."""
         start = self.template.longest_query(self.query_grid[0] * self.query_grid[1])
         positions = start + tokens.valid_NT.cumsum(1) - 1
-        hidden, kv = run_spans(self.language.model, tokens.embeds_NTD, tokens.valid_NT, positions)
+        hidden, kv = run_spans(
+            self.language.model, tokens.embeds_NTD, tokens.valid_NT, positions, recompute=self.recompute_activations
+        )
         return EncodedTargets(kv, self.candidates(hidden, tokens))
 
     def candidates(self, hidden_NTD: Tensor, tokens: TargetTokens) -> Candidates:
@@ -197,13 +212,28 @@ class PsReid(nn.Module):
 
     # ---- decisions
 
+    def decide_grid(self, queries: EncodedQueries, tokens: TargetTokens) -> Decisions:
+        """Every query on every target, under the attention that the config names."""
+        if self.config.attention == "separated":
+            return self.decide(queries, self.encode_targets(tokens))
+        columns = [self.decide_joint(queries.unpadded(row), tokens) for row in range(len(queries.qry_QD))]
+        pointers = [c.grounding_NQK for c in columns if c.grounding_NQK is not None]
+        return Decisions(
+            states_NQD=torch.cat([c.states_NQD for c in columns], dim=1),
+            logits_NQ3=torch.cat([c.logits_NQ3 for c in columns], dim=1),
+            boxes_NQ4=torch.cat([c.boxes_NQ4 for c in columns], dim=1),
+            grounding_NQK=torch.cat(pointers, dim=1) if pointers else None,
+        )
+
     def decide(self, queries: EncodedQueries, targets: EncodedTargets) -> Decisions:
         """Every query on every target, in separated mode."""
         embeds_QkD = self.question_embeds(queries.hint_QD)
         num_scene, num_close_up = (grid[0] * grid[1] for grid in (self.scene_grid, self.query_grid))
         start = self.template.longest_query(num_close_up) + num_scene + self.config.close_ups * num_close_up
         positions = start + torch.arange(embeds_QkD.shape[1], device=self.device)
-        states_NQD = run_decisions(self.language.model, embeds_QkD, positions, queries.kv, targets.kv)
+        states_NQD = run_decisions(
+            self.language.model, embeds_QkD, positions, queries.kv, targets.kv, recompute=self.recompute_activations
+        )
         return self.read_out(states_NQD, queries.metric_QM, targets.candidates)
 
     def decide_joint(self, query: EncodedQueries, tokens: TargetTokens) -> Decisions:
@@ -213,7 +243,9 @@ class PsReid(nn.Module):
         embeds = torch.cat([tokens.embeds_NTD, question_1kD.expand(num_targets, -1, -1)], dim=1)
         valid = torch.cat([tokens.valid_NT, tokens.valid_NT.new_ones(num_targets, k)], dim=1)
         positions = query.kv.valid_BT.sum(1, keepdim=True) + valid.cumsum(1) - 1
-        hidden, _ = run_spans(self.language.model, embeds, valid, positions, query.kv)
+        hidden, _ = run_spans(
+            self.language.model, embeds, valid, positions, query.kv, recompute=self.recompute_activations
+        )
         return self.read_out(hidden[:, -1:], query.metric_QM, self.candidates(hidden[:, :-k], tokens))
 
     def question_embeds(self, hint_QD: Tensor) -> Tensor:

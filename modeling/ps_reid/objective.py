@@ -1,10 +1,13 @@
 """One training step's losses: a batch of queries, targets and truth in, the terms of eq. 8-13 out.
 
-Every query of the batch is judged on every target (separated mode), so B queries and B targets give B² supervised
-pairs. Shapes: Q queries, N targets, C close-ups of all targets together, A pairs whose mask is supervised, h w mask
-pixels, K candidates. Boxes are xyxy as shares of the frame's sides.
+Every query of the batch is judged on every target, so B queries and B targets give B² supervised pairs (cheap in
+separated mode). Several processes may share the targets of a batch (`shares.py`).
+
+Shapes: Q queries, N targets, C close-ups of all targets together, A pairs whose mask is supervised, h w mask pixels, K
+candidates. Boxes are xyxy as shares of the frame's sides.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +19,7 @@ from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.control_tokens import REJ, SEG
 from modeling.ps_reid.losses import LossTerms, LossWeights
 from modeling.ps_reid.model import Decisions, EncodedQueries, PsReid, TargetTokens
+from modeling.ps_reid.shares import Shares, WholeBatch
 
 GOOD_OVERLAP = 0.5
 """IoU from which a close-up counts as showing the queried person."""
@@ -38,66 +42,101 @@ class Truth:
     """SAM's input for the frames of those pairs."""
     sam_frame_A: Tensor
     """Which of those frames each pair belongs to."""
-    content_HW: tuple[int, int]
-    """The part of SAM's square that is frame, in pixels."""
+    content_sizes: Sequence[tuple[int, int]]
+    """Of each of those frames: the height and width of SAM's square that are frame, in pixels."""
+    is_supervised_A: Tensor | None = None
+    """False for pairs that only keep this process in step with others that have a mask to learn; None: all count."""
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Terms to weigh and sum, and the decisions for figures."""
+    """Terms to weigh and sum, and the decisions for figures.
+
+    With several processes, `COUPLED_TERMS` hold the batch's value, the others this process's part of it.
+    """
 
     terms: LossTerms
     decisions: Decisions
 
 
+COUPLED_TERMS = frozenset({"reid", "metric"})
+WHOLE_BATCH = WholeBatch()
+
+
 def training_step(
-    model: PsReid, queries: QueryBatch, targets: TargetBatch, truth: Truth, weights: LossWeights
+    model: PsReid,
+    queries: QueryBatch,
+    targets: TargetBatch,
+    truth: Truth,
+    weights: LossWeights,
+    shares: Shares = WHOLE_BATCH,
 ) -> StepOutput:
-    """All loss terms of one batch (eq. 8)."""
+    """All loss terms of one batch (eq. 8); with `shares`, targets and truth are this process's own."""
     encoded = model.encode_queries(queries)
     tokens = model.target_tokens(targets)
-    decisions = model.decide(encoded, model.encode_targets(tokens))
-    wbce, dice = _mask_terms(model, decisions, truth, weights)
+    decisions = model.decide_grid(encoded, tokens)
+    wbce, dice = _mask_terms(model, decisions, truth, weights, shares)
     rows, columns = truth.is_positive_NQ.nonzero(as_tuple=True)
     boxes, true_boxes = decisions.boxes_NQ4[rows, columns], truth.boxes_NQ4[rows, columns]
+    share_of_boxes = _share_of(len(rows), boxes, shares)
     terms = LossTerms(
-        reid=losses.reid_loss(
-            encoded.qry_QD, decisions.states_NQD, truth.is_positive_NQ, tau=weights.tau, negatives=weights.negatives
-        ),
-        text=_text_term(model, decisions, truth.is_positive_NQ),
+        reid=_reid_term(encoded, decisions, truth.is_positive_NQ, weights, shares),
+        text=_text_term(model, decisions, truth.is_positive_NQ, shares),
         wbce=wbce,
         dice=dice,
-        smooth_l1=losses.smooth_l1_loss(boxes, true_boxes),
-        ciou=losses.ciou_loss(boxes, true_boxes),
-        metric=_metric_term(model, encoded, tokens, targets, truth),
-        grounding=_grounding_term(decisions, tokens, truth),
+        smooth_l1=losses.smooth_l1_loss(boxes, true_boxes) * share_of_boxes,
+        ciou=losses.ciou_loss(boxes, true_boxes) * share_of_boxes,
+        metric=_metric_term(model, encoded, tokens, targets, truth, shares),
+        grounding=_grounding_term(decisions, tokens, truth, shares),
     )
     return StepOutput(terms, decisions)
 
 
-def _text_term(model: PsReid, decisions: Decisions, is_positive_NQ: Tensor) -> Tensor:
+def _share_of(count: int, like: Tensor, shares: Shares) -> Tensor:
+    """How much of all processes' things of a kind are this one's: turns its mean into its part of the whole mean."""
+    own = like.new_tensor(float(count), dtype=torch.float32)
+    return own / shares.total(own).clamp(min=1)
+
+
+def _reid_term(
+    encoded: EncodedQueries, decisions: Decisions, is_positive_NQ: Tensor, weights: LossWeights, shares: Shares
+) -> Tensor:
+    """Eq. 9-11: each query's own positives and negatives, over all targets of the batch."""
+    return losses.reid_loss_of_distances(
+        shares.gather(losses.reid_distances(encoded.qry_QD, decisions.states_NQD)),
+        shares.gather(is_positive_NQ),
+        tau=weights.tau,
+        negatives=weights.negatives,
+    )
+
+
+def _text_term(model: PsReid, decisions: Decisions, is_positive_NQ: Tensor, shares: Shares) -> Tensor:
     """Eq. 12 on the one answer token, over the whole vocabulary; both answers weigh the same in sum."""
     words = model.language.get_output_embeddings()(decisions.states_NQD).float()
     logits = torch.cat([decisions.logits_NQ3, words], dim=-1)
     answers = torch.where(is_positive_NQ, SEG, REJ)
     weight = logits.new_ones(logits.shape[-1])
-    share = is_positive_NQ.float().mean().clamp(0.02, 0.98)
+    positives = is_positive_NQ.sum().float()
+    share = (shares.total(positives) / shares.total(torch.ones_like(is_positive_NQ).sum().float())).clamp(0.02, 0.98)
     weight[SEG], weight[REJ] = 0.5 / share, 0.5 / (1 - share)
-    return losses.text_loss(logits, answers, weight_of_answer=weight)
+    own_weight = weight[answers].sum()
+    loss = losses.text_loss(logits, answers, weight_of_answer=weight)
+    return loss * (own_weight / shares.total(own_weight))
 
 
 def _metric_term(
-    model: PsReid, encoded: EncodedQueries, tokens: TargetTokens, targets: TargetBatch, truth: Truth
+    model: PsReid, encoded: EncodedQueries, tokens: TargetTokens, targets: TargetBatch, truth: Truth, shares: Shares
 ) -> Tensor:
-    if not len(targets.owner_C):
+    if not model.config.close_ups:
         return encoded.metric_QM.sum() * 0.0
     slots = torch.arange(len(targets.owner_C), device=targets.owner_C.device)
     slots = slots - torch.searchsorted(targets.owner_C, targets.owner_C)
     persons_CM = tokens.close_ups_NCM[targets.owner_C, slots]
-    return losses.metric_loss(encoded.metric_QM, persons_CM, truth.is_same_QC, model.metric.scale)
+    logits_QC = losses.metric_logits(encoded.metric_QM, persons_CM, model.metric.scale)
+    return losses.metric_loss_of_logits(shares.gather(logits_QC.t()).t(), shares.gather(truth.is_same_QC.t()).t())
 
 
-def _grounding_term(decisions: Decisions, tokens: TargetTokens, truth: Truth) -> Tensor:
+def _grounding_term(decisions: Decisions, tokens: TargetTokens, truth: Truth, shares: Shares) -> Tensor:
     """Positive pairs point to a close-up that overlaps the person well; where none does, to scene tokens on it."""
     if decisions.grounding_NQK is None:
         return decisions.logits_NQ3.sum() * 0.0
@@ -110,13 +149,16 @@ def _grounding_term(decisions: Decisions, tokens: TargetTokens, truth: Truth) ->
     inside_PS = ((centers_PS2 > boxes_P4[:, None, :2]) & (centers_PS2 < boxes_P4[:, None, 2:])).all(-1)
     is_right_PS = inside_PS & ~is_right_PC.any(1, keepdim=True)
     is_right_PK = torch.cat([is_right_PC, is_right_PS], dim=1)
-    return losses.grounding_loss(decisions.grounding_NQK[rows, columns], is_right_PK)
+    loss = losses.grounding_loss(decisions.grounding_NQK[rows, columns], is_right_PK)
+    return loss * _share_of(int(is_right_PK.any(1).sum()), loss, shares)
 
 
-def _mask_terms(model: PsReid, decisions: Decisions, truth: Truth, weights: LossWeights) -> tuple[Tensor, Tensor]:
+def _mask_terms(
+    model: PsReid, decisions: Decisions, truth: Truth, weights: LossWeights, shares: Shares
+) -> tuple[Tensor, Tensor]:
     """Weighted BCE and Dice of the supervised pairs (eq. 13)."""
     if not len(truth.mask_pairs_A2):
-        zero = decisions.logits_NQ3.sum() * 0.0
+        zero = decisions.logits_NQ3.sum() * 0.0 * _share_of(0, decisions.logits_NQ3, shares)
         return zero, zero
     rows, columns = truth.mask_pairs_A2.unbind(1)
     prompts_AE = model.mask_prompt(decisions.states_NQD[rows, columns])
@@ -127,13 +169,24 @@ def _mask_terms(model: PsReid, decisions: Decisions, truth: Truth, weights: Loss
         chosen = (truth.sam_frame_A == frame).nonzero()[:, 0]
         embedding = embeddings[frame : frame + 1]
         logits.append(
-            model.segmentation.mask_logits(embedding, prompts_AE[chosen], boxes_A4[chosen], truth.content_HW).float()
+            model.segmentation.mask_logits(
+                embedding, prompts_AE[chosen], boxes_A4[chosen], truth.content_sizes[frame]
+            ).float()
         )
         order.append(chosen)
-    masks_Ahw = truth.masks_Ahw[torch.cat(order)]
-    logits_Ahw = torch.cat(logits)
+    order_A, logits_Ahw = torch.cat(order), torch.cat(logits)
+    masks_Ahw = truth.masks_Ahw[order_A]
+    if truth.is_supervised_A is not None:
+        counts_A = truth.is_supervised_A[order_A]
+        idle = logits_Ahw[~counts_A].sum() * 0.0
+        logits_Ahw, masks_Ahw = logits_Ahw[counts_A], masks_Ahw[counts_A]
+    else:
+        idle = logits_Ahw.new_zeros(())
+    share = _share_of(len(logits_Ahw), logits_Ahw, shares)
+    if not len(logits_Ahw):
+        return idle, idle
     bce = losses.weighted_bce_loss(logits_Ahw, masks_Ahw, foreground=weights.foreground)
-    return bce, losses.dice_loss(logits_Ahw, masks_Ahw)
+    return bce * share + idle, losses.dice_loss(logits_Ahw, masks_Ahw) * share
 
 
 def crop_contrast(model: PsReid, queries: QueryBatch, crops_B3HW: Tensor, is_same_QB: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """A training step on a small made-up batch: terms, gradients, and that the loss falls."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from tests.modeling.ps_reid.small_model import (
     paper_config,
     ragged_queries,
     ragged_targets,
+    small_config,
     small_model,
 )
 
@@ -45,7 +48,7 @@ def batch_of(model: PsReid) -> tuple[QueryBatch, TargetBatch, Truth]:
         masks_Ahw=_masks(model, 3),
         sam_pixels_F3HW=torch.randn(2, 3, 64, 64, generator=torch.manual_seed(1)),
         sam_frame_A=torch.tensor([0, 1, 0]),
-        content_HW=(36, 64),
+        content_sizes=[(36, 64), (36, 64)],
     )
     return processor.queries(list(ragged_queries().values())[:NUM_QUERIES]), target_batch, truth
 
@@ -137,6 +140,109 @@ def test_the_papers_shape_trains() -> None:
     total = output.terms.total(LossWeights())
     total.backward()
     assert torch.isfinite(total) and output.terms.ciou > 0
+
+
+def joint_model() -> PsReid:
+    """As the paper's presets: causal attention over the whole pair."""
+    return small_model(small_config().model_copy(update={"attention": "joint"}))
+
+
+def test_a_joint_model_is_trained_as_it_judges() -> None:
+    """The grid of a training step is each query judged alone, its prefix in front of every target."""
+    model = joint_model()
+    queries, targets, truth = batch_of(model)
+    with torch.no_grad():
+        grid = training_step(model, queries, targets, truth, LossWeights()).decisions
+        tokens = model.target_tokens(targets)
+        for row in range(NUM_QUERIES):
+            only = QueryBatch(
+                queries.pixels_Q3HW[row : row + 1], queries.has_image_Q[row : row + 1], queries.text_ids[row : row + 1]
+            )
+            alone = model.decide_joint(model.encode_queries(only), tokens)
+            torch.testing.assert_close(grid.scores_NQ[:, row], alone.scores_NQ[:, 0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(grid.boxes_NQ4[:, row], alone.boxes_NQ4[:, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [small_model, joint_model])
+def test_recomputed_layers_give_the_same_gradient(make: Callable[[], PsReid]) -> None:
+    gradients = []
+    for recompute in (False, True):
+        model = make()
+        parameters = trained(model)
+        model.recompute_activations = recompute
+        training_step(model, *batch_of(model), LossWeights()).terms.total(LossWeights()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
+
+
+class _OneOfTwo:
+    """Shares as one of two processes sees them, the other's part known beforehand; writes down what it tells.
+
+    Without the other's part it goes on alone.
+    """
+
+    def __init__(self, others: list[Tensor] | None, *, is_first: bool) -> None:
+        self._others, self._is_first = None if others is None else iter(others), is_first
+        self.told: list[Tensor] = []
+
+    def gather(self, own: Tensor) -> Tensor:
+        self.told.append(own.detach())
+        if self._others is None:
+            return own
+        other = next(self._others)
+        return torch.cat([own, other] if self._is_first else [other, own])
+
+    def total(self, own: Tensor) -> Tensor:
+        self.told.append(own.detach())
+        return own.detach() if self._others is None else own.detach() + next(self._others)
+
+
+def test_the_gradients_of_two_shares_add_up_to_the_batchs() -> None:
+    model = small_model()
+    parameters = trained(model)
+    batch, weights = batch_of(model), LossWeights()
+    training_step(model, *batch, weights).terms.total(weights).backward()
+    whole = [None if p.grad is None else p.grad.clone() for p in parameters]
+    model.zero_grad()
+    halves = [_share_of_targets(*batch, rows) for rows in ([0, 1], [2, 3])]
+    told: list[list[Tensor] | None] = [None, None]
+    for _ in range(2):  # what a process tells second may depend on what it heard first
+        both = [_OneOfTwo(told[1 - number], is_first=number == 0) for number in range(2)]
+        with torch.no_grad():
+            for half, shares in zip(halves, both, strict=True):
+                training_step(model, *half, weights, shares)
+        told = [shares.told for shares in both]
+    for number, half in enumerate(halves):
+        shares = _OneOfTwo(told[1 - number], is_first=number == 0)
+        training_step(model, *half, weights, shares).terms.total(weights).backward()
+    for expected, parameter in zip(whole, parameters, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+def _share_of_targets(
+    queries: QueryBatch, targets: TargetBatch, truth: Truth, rows: list[int]
+) -> tuple[QueryBatch, TargetBatch, Truth]:
+    """The batch with some of its targets, in order."""
+    chosen = torch.tensor(rows)
+    is_own_C = torch.isin(targets.owner_C, chosen)
+    own_pairs_A = torch.isin(truth.mask_pairs_A2[:, 0], chosen)
+    pairs = truth.mask_pairs_A2[own_pairs_A].clone()
+    pairs[:, 0] -= rows[0]
+    share = TargetBatch(
+        targets.scenes_N3HW[chosen], targets.close_ups_C3HW[is_own_C], targets.owner_C[is_own_C] - rows[0],
+        targets.boxes_C4[is_own_C],
+    )  # fmt: skip
+    own = replace(
+        truth,
+        is_positive_NQ=truth.is_positive_NQ[chosen],
+        boxes_NQ4=truth.boxes_NQ4[chosen],
+        is_same_QC=truth.is_same_QC[:, is_own_C],
+        mask_pairs_A2=pairs,
+        masks_Ahw=truth.masks_Ahw[own_pairs_A],
+        sam_frame_A=truth.sam_frame_A[own_pairs_A],
+    )
+    return queries, share, own
 
 
 def test_wrong_answers_cost_more_than_right_ones() -> None:
