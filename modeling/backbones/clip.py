@@ -122,6 +122,9 @@ class VisionEncoder(nn.Module):
         height, width = pixels_BCHW.shape[-2:]
         self.grid(height, width)
         is_other_size = (height, width) != (self.config.image_size, self.config.image_size)
+        # fused attention is slow to differentiate on CPUs (`ps_reid/attention.py`)
+        is_plain = self.training and pixels_BCHW.device.type == "cpu" and torch.is_grad_enabled()
+        self.model.config._attn_implementation = "eager" if is_plain else "sdpa"
         states = self.model(pixel_values=pixels_BCHW, interpolate_pos_encoding=is_other_size).last_hidden_state
         return states[:, 1:]
 
