@@ -21,7 +21,7 @@ from workflows.attempts import clear_attempts
 from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
 from workflows.lock import hold_lock
 from workflows.progress import Plan, Progress, Summary
-from workflows.ray_cluster import ensure_ray, fit_to_cluster
+from workflows.ray_cluster import ensure_ray, fit_to_cluster, quieten_ray_data
 from workflows.stages import StageSpec, check_columns
 from workflows.storage import Folder
 from workflows.watching.watch import StepWatch
@@ -239,17 +239,14 @@ def pickle_spec(spec: StageSpec) -> bytes:
 
 
 def _set_up_ray_data() -> None:
-    """Silences Ray's own progress (ours counts committed shards) and sets what it tolerates."""
+    """Sets what Ray Data tolerates, and silences it."""
     from ray.data import DataContext
 
+    quieten_ray_data()
     context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = ACTOR_START_DEATHS_ALLOWED
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.execution_options.preserve_order = False
-    if not os.environ.get("PSREID_DEBUG"):
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _raise_failure(failure: Sequence[str]) -> None:

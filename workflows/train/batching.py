@@ -3,7 +3,7 @@
 Shapes: Q queries, N targets, C close-ups of all targets, A supervised masks. Boxes are xyxy as shares of the frame.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -79,8 +79,8 @@ class Batcher:
         """Every identity's query in its variants, with every drawn frame."""
         rng, generator = self._chance(step, 1)
         persons = np.repeat(draw.queries, self._variants)
-        queries = self._queries(persons, rng, generator)
-        targets, shown = self._targets(draw.frames, rng, generator)
+        queries = self.queries(persons, rng, generator)
+        targets, shown = self.targets(draw.frames, rng, generator)
         identity = self._samples.identity
         same_QC = identity[persons][:, None] == np.where(shown >= 0, identity[shown], -1)
         return Pairs(queries, targets, self._truth(persons, draw.frames, torch.from_numpy(same_QC), rng))
@@ -92,7 +92,7 @@ class Batcher:
         identity = self._samples.identity
         same = identity[draw.contrast_queries][:, None] == identity[draw.contrast_crops]
         return Crops(
-            self._queries(draw.contrast_queries, rng, generator, CROP_MODALITIES), crops, torch.from_numpy(same)
+            self.queries(draw.contrast_queries, rng, generator, CROP_MODALITIES), crops, torch.from_numpy(same)
         )
 
     def boxes(self, draw: Draw, step: int) -> Boxes:
@@ -108,13 +108,14 @@ class Batcher:
 
     # ---- queries and targets
 
-    def _queries(
+    def queries(
         self,
         persons: NDArray[np.int32],
         rng: np.random.Generator,
         generator: torch.Generator,
         modalities: Mapping[str, float] = MODALITIES,
     ) -> QueryBatch:
+        """Queries by image, text or both, chosen for each person (modality dropout)."""
         chosen = rng.choice(list(modalities), len(persons), p=list(modalities.values()))
         texts = [self._samples.texts[p] for p in persons]
         has_text = np.array([bool(t) for t in texts])
@@ -141,11 +142,21 @@ class Batcher:
         pixels = erase(photometric(pixels, generator, strength=strength), generator, share=erased)
         return (pixels - self._mean) / self._std, boxes
 
-    def _targets(
-        self, frames: NDArray[np.int32], rng: np.random.Generator, generator: torch.Generator
+    def targets(
+        self,
+        frames: NDArray[np.int32],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        *,
+        at_least_one: bool = False,
     ) -> tuple[TargetBatch, NDArray[np.int32]]:
-        """The targets, and which person each close-up shows (-1 for a false alarm)."""
+        """The targets, and which person each close-up shows (-1 for a false alarm).
+
+        `at_least_one`: a detector that would miss everybody in a frame finds the first.
+        """
         shown = [p[rng.random(len(p)) >= MISSED_SHARE] for p in (self._of_frame[f] for f in frames)]
+        if at_least_one:
+            shown = [s if len(s) else self._of_frame[f][:1] for s, f in zip(shown, frames, strict=True)]
         shown = [rng.permutation(p) for p in shown]
         persons = np.concatenate(shown).astype(np.int32)
         owner = np.repeat(np.arange(len(frames)), [len(p) for p in shown])
@@ -193,31 +204,49 @@ class Batcher:
     def _truth(
         self, persons: NDArray[np.int32], frames: NDArray[np.int32], same_QC: Tensor, rng: np.random.Generator
     ) -> Truth:
+        present = self.present(persons, frames)
+        rows = rng.permutation(np.flatnonzero((present >= 0).any(1)))[:MASKED_FRAMES]
+        pairs = [(int(r), int(q)) for r in rows for q in np.flatnonzero(present[r] >= 0)][:MASKED_PAIRS]
+        return self.truth(present, frames, pairs, same_QC)
+
+    def present(self, persons: NDArray[np.int32], frames: NDArray[np.int32]) -> NDArray[np.int64]:
+        """(N, Q) which person of each frame is the queried one; -1 where none is."""
         identity, present = self._samples.identity, np.full((len(frames), len(persons)), -1, dtype=np.int64)
         for row, frame in enumerate(frames):
             for person in self._of_frame[frame]:
                 present[row, identity[persons] == identity[person]] = person
+        return present
+
+    def truth(
+        self,
+        present: NDArray[np.int64],
+        frames: NDArray[np.int32],
+        mask_pairs: Sequence[tuple[int, int]],
+        same_QC: Tensor,
+        is_supervised: Sequence[bool] | None = None,
+    ) -> Truth:
+        """Who is where, with the masks of the chosen (target, query) pairs; a pair without a person gets no mask."""
         is_positive = present >= 0
-        boxes = np.where(is_positive[..., None], self._samples.boxes[present], 0.0).astype(np.float32)
-        rows = rng.permutation(np.flatnonzero(is_positive.any(1)))[:MASKED_FRAMES]
-        pairs = [(r, q) for r in rows for q in np.flatnonzero(is_positive[r])][:MASKED_PAIRS]
-        used = list(dict.fromkeys(r for r, _ in pairs))
+        used = list(dict.fromkeys(row for row, _ in mask_pairs))
         pixels, _, _ = self._sam_frames(frames[used])
         return Truth(
             is_positive_NQ=torch.from_numpy(is_positive),
-            boxes_NQ4=torch.from_numpy(boxes),
+            boxes_NQ4=torch.from_numpy(
+                np.where(is_positive[..., None], self._samples.boxes[present], 0.0).astype(np.float32)
+            ),
             is_same_QC=same_QC,
-            mask_pairs_A2=torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
-            masks_Ahw=self._masks(np.array([present[r, q] for r, q in pairs], dtype=np.int64)),
+            mask_pairs_A2=torch.tensor(list(mask_pairs), dtype=torch.long).reshape(-1, 2),
+            masks_Ahw=self._masks(np.array([present[r, q] for r, q in mask_pairs], dtype=np.int64)),
             sam_pixels_F3HW=pixels,
-            sam_frame_A=torch.tensor([used.index(r) for r, _ in pairs], dtype=torch.long),
-            content_HW=self.content_hw,
+            sam_frame_A=torch.tensor([used.index(r) for r, _ in mask_pairs], dtype=torch.long),
+            content_sizes=[self._samples.wide[f].shape[:2] for f in frames[used]],
+            is_supervised_A=None if is_supervised is None else torch.tensor(list(is_supervised), dtype=torch.bool),
         )
 
     @property
     def content_hw(self) -> tuple[int, int]:
         """The part of SAM's square that is frame, in pixels."""
-        height, width = self._samples.wide.shape[1:3]
+        height, width = self._samples.wide[0].shape[:2]
         return height, width
 
     def _sam_frames(self, frames: NDArray[np.int32]) -> tuple[Tensor, Tensor, NDArray[np.int32]]:
@@ -228,10 +257,13 @@ class Batcher:
         return pixels, torch.from_numpy(owner), np.concatenate([*persons, np.zeros(0, dtype=np.int32)]).astype(np.int32)
 
     def _masks(self, persons: NDArray) -> Tensor:
-        """(A, h, w) truth over SAM's whole low-resolution square."""
-        height, width = (s // self._mask_stride for s in self.content_hw)
+        """(A, h, w) truth over SAM's whole low-resolution square; empty for person -1."""
         masks = torch.zeros(len(persons), self._mask_side, self._mask_side)
         for row, person in enumerate(persons):
+            if person < 0:
+                continue
+            sides = self._samples.wide[self._samples.frame[person]].shape[:2]
+            height, width = (side // self._mask_stride for side in sides)
             unpacked = np.unpackbits(self._samples.masks[person], axis=1)[:, :width]
             masks[row, :height, :width] = torch.from_numpy(unpacked[:height]).float()
         return masks

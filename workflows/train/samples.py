@@ -4,8 +4,9 @@ Deterministic: what step k draws depends on the seed and k alone, so a run resum
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,8 +33,8 @@ class Samples:
 
     scenes: NDArray[np.uint8]
     """(F, h, w, 3) frames at the judge's scene size."""
-    wide: NDArray[np.uint8]
-    """(F, h, w, 3) frames at SAM's input scale."""
+    wide: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    """(F, h, w, 3) frames at SAM's input scale; a list where their sizes differ."""
     crops: NDArray[np.uint8]
     """(N, 176, 88, 3) persons with a margin of a quarter on each side."""
     boxes: NDArray[np.float32]
@@ -72,9 +73,7 @@ def load_samples(
     for table in tables:
         for row in table.to_pylist():
             image = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR)
-            _add_frame(
-                columns, numbers, cameras, row, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scene_hw, sam, identities
-            )
+            add_frame(columns, numbers, cameras, row, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scene_hw, sam, identities)
     if not columns["crops"]:
         raise DataError("the frames hold no person with an identity to train on; give a frames table with truth")
     logger.info(
@@ -98,7 +97,13 @@ def mask_stride(sam: SamConfig) -> int:
     return sam.patch_size // 4
 
 
-def _add_frame(
+def is_usable(person: Mapping[str, Any]) -> bool:
+    """Whether a person of a frames row can be learned from: it has an identity, a mask, and height enough."""
+    box = person["box_xyxy_px"]
+    return person["identity"] is not None and person["mask_rle"] is not None and box[3] - box[1] >= MIN_BOX_HEIGHT_PX
+
+
+def add_frame(
     columns: dict[str, list],
     numbers: dict[str, int],
     cameras: dict[str, int],
@@ -108,6 +113,7 @@ def _add_frame(
     sam: SamConfig,
     identities: frozenset[str] | None,
 ) -> None:
+    """One decoded row of a frames table, with its usable persons in order, appended to the columns of `Samples`."""
     height, width = image.shape[:2]
     scale = sam.image_size / max(height, width)
     wide_hw = (round(height * scale), round(width * scale))
@@ -115,10 +121,9 @@ def _add_frame(
     columns["scenes"].append(cv2.resize(image, scene_hw[::-1], interpolation=cv2.INTER_AREA))
     columns["wide"].append(cv2.resize(image, wide_hw[::-1], interpolation=cv2.INTER_AREA))
     for person in row["persons"]:
-        box = np.array(person["box_xyxy_px"], dtype=np.float32)
-        known = person["identity"] is not None and (identities is None or person["identity"] in identities)
-        if not known or box[3] - box[1] < MIN_BOX_HEIGHT_PX or person["mask_rle"] is None:
+        if not is_usable(person) or not (identities is None or person["identity"] in identities):
             continue
+        box = np.array(person["box_xyxy_px"], dtype=np.float32)
         mask = rle_to_mask(person["mask_rle"]).astype(np.uint8)
         small = cv2.resize(
             mask * 255, tuple(side // mask_stride(sam) for side in wide_hw[::-1]), interpolation=cv2.INTER_AREA
@@ -194,10 +199,16 @@ class Sampler:
         )
 
     def _sightings(self, group: NDArray[np.int32], count: int, rng: np.random.Generator) -> list[int]:
-        """Up to `count` sightings of one identity: the first at random, then other cameras' before its own."""
-        order = rng.permutation(group)
-        first = order[0]
-        rest = order[self._samples.frame[order] != self._samples.frame[first]]
-        is_same_camera = self._samples.camera[rest] == self._samples.camera[first]
-        ranked = rest[np.argsort(is_same_camera + rng.uniform(0, 1.2, len(rest)), kind="stable")]
-        return [int(first), *ranked[: count - 1].tolist()]
+        return draw_sightings(self._samples.frame, self._samples.camera, group, count, rng)
+
+
+def draw_sightings(
+    frame: NDArray[np.int32], camera: NDArray[np.int32], group: NDArray[np.int32], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Up to `count` sightings of one identity: the first at random, then other cameras' before its own."""
+    order = rng.permutation(group)
+    first = order[0]
+    rest = order[frame[order] != frame[first]]
+    is_same_camera = camera[rest] == camera[first]
+    ranked = rest[np.argsort(is_same_camera + rng.uniform(0, 1.2, len(rest)), kind="stable")]
+    return [int(first), *ranked[: count - 1].tolist()]
