@@ -60,6 +60,8 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Any, Progress], Summary]
     plan: Callable[[Any], Plan]
+    choose_config: Callable[[argparse.Namespace], type[StepConfig]] | None = None
+    """Where the flags decide which settings there are; the others' flags are then refused as unknown settings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +107,8 @@ def _config_of(command: Command, options: argparse.Namespace) -> tuple[StepConfi
     flags = {key: value for key, value in vars(options).items() if key not in RESERVED}
     settings = read_settings(options.config_file, flags, options.sets)
     cluster = check_settings(ClusterConfig, settings.pop(CLUSTER, None) or {})
-    return check_settings(command.config_class, settings), cluster
+    config_class = command.choose_config(options) if command.choose_config else command.config_class
+    return check_settings(config_class, settings), cluster
 
 
 def _run(command: Command, options: argparse.Namespace) -> int:

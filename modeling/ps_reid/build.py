@@ -25,9 +25,13 @@ def named_preset(name: str) -> PsReidConfig:
 
 
 def build_model(
-    config: PsReidConfig, *, tokenizer: PreTrainedTokenizerBase | None = None, dtype: torch.dtype = torch.float32
+    config: PsReidConfig,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: torch.dtype = torch.float32,
+    segmentation_dtype: torch.dtype | None = None,
 ) -> PsReid:
-    """The model of a config, in evaluation mode.
+    """The model of a config, in evaluation mode; `segmentation_dtype` keeps SAM in another precision than the rest.
 
     `tokenizer` is needed when the language model is built with random weights. Raises WeightsError when a source is
     missing or does not fit, ConfigError when the parts contradict each other.
@@ -38,7 +42,7 @@ def build_model(
         vision=_build_vision(config.vision, dtype),
         language=with_lora(language, config.language),
         template=PromptTemplate.build(own_tokenizer, config.prompt),
-        segmentation=build_segmentation(config.segmentation, dtype),
+        segmentation=build_segmentation(config.segmentation, segmentation_dtype or dtype),
     )
     model.control.start_from(language.get_input_embeddings().weight, language.get_output_embeddings().weight)
     return model.eval()

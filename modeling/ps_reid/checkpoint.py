@@ -61,6 +61,11 @@ def load_model(model: str, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     return built.to(device=device, dtype=dtype).eval()
 
 
+def read_model_config(model: str) -> PsReidConfig:
+    """The config of a saved model, without its weights. Raises WeightsError where there is none."""
+    return _read_config(model_folder(model))
+
+
 def load_segmentation(model: str, *, device: str = "cpu") -> SegmentationModule:
     """Only SAM and its trained mask decoder, without the language model."""
     folder = model_folder(model)

@@ -1,39 +1,65 @@
-"""`psreid train foundation FRAMES... OUT`."""
+"""`psreid train foundation | psreid FRAMES... OUT`."""
 
 import argparse
 
 from ray_jobs.cli import Command, Plan, Progress, Summary
-from workflows.train.config import FoundationConfig
+from workflows.config import StepConfig
+from workflows.train.config import FoundationConfig, PsReidTrainConfig
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["foundation"], help="foundation: a small model, whole, from random weights")
+    parser.add_argument(
+        "what",
+        choices=["foundation", "psreid"],
+        help="foundation: a small model, whole, from random weights; psreid: the paper's two stages, on Ray Train",
+    )
     parser.add_argument("frames", metavar="FRAMES", nargs="+", help="frames folders with identities, masks and texts")
-    parser.add_argument("out", metavar="OUT", help="local folder of the run")
-    parser.add_argument("--preset", metavar="NAME", help="sizes of the model (default: tiny)")
-    parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps of the whole run (default: 4000)")
+    parser.add_argument("out", metavar="OUT", help="folder of the run")
+    parser.add_argument("--preset", metavar="NAME", help="sizes of the model, or what to start from (default: tiny)")
     parser.add_argument("--seed", type=int, metavar="N", help="decides everything left to chance (default: 0)")
     parser.add_argument("--start-from", metavar="MODEL", help="a trained model whose weights the run starts from")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: 2)")
+    foundation = parser.add_argument_group("foundation")
+    foundation.add_argument("--steps", type=int, metavar="N", help="optimizer steps of the whole run (default: 4000)")
+    foundation.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: 2)")
+    psreid = parser.add_argument_group("psreid")
+    psreid.add_argument("--stage1-steps", dest="stage1.steps", type=int, metavar="N", help="steps of the adapters")
+    psreid.add_argument("--stage2-steps", dest="stage2.steps", type=int, metavar="N", help="steps of LoRA and decoder")
+    psreid.add_argument("--workers", type=int, metavar="W", help="processes that share every batch (default: 1)")
+    psreid.add_argument("--gpus-per-worker", type=int, metavar="G", help="0: CPUs and gloo (default), 1: GPUs and NCCL")
+    psreid.add_argument("--zero-stage", type=int, choices=(0, 1, 2, 3), help="DeepSpeed ZeRO (default: 0)")
+    psreid.add_argument("--precision", choices=("bf16", "fp32"), help="of matrix products (default: bf16)")
 
 
-def _run(config: FoundationConfig, progress: Progress) -> Summary:
-    from workflows.train.step import run_foundation
-
-    return run_foundation(config, progress)
+def _config_class(options: argparse.Namespace) -> type[StepConfig]:
+    return FoundationConfig if options.what == "foundation" else PsReidTrainConfig
 
 
-def _plan(config: FoundationConfig) -> Plan:
-    from workflows.train.step import plan_foundation
+def _run(config: FoundationConfig | PsReidTrainConfig, progress: Progress) -> Summary:
+    if isinstance(config, FoundationConfig):
+        from workflows.train.step import run_foundation
 
-    return plan_foundation(config)
+        return run_foundation(config, progress)
+    from workflows.train.psreid import run_psreid
+
+    return run_psreid(config, progress)
+
+
+def _plan(config: FoundationConfig | PsReidTrainConfig) -> Plan:
+    if isinstance(config, FoundationConfig):
+        from workflows.train.step import plan_foundation
+
+        return plan_foundation(config)
+    from workflows.train.psreid import plan_psreid
+
+    return plan_psreid(config)
 
 
 COMMAND = Command(
     name="train",
-    help="Train a model.",
+    help="Train a model: foundation, psreid.",
     config_class=FoundationConfig,
     add_arguments=_add_arguments,
     run=_run,
     plan=_plan,
+    choose_config=_config_class,
 )
