@@ -11,23 +11,24 @@ NEEDS_SOURCE = {
     "pipeline": "a folder that `psreid ingest` or `psreid synth` wrote",
     "memory": "a folder that `psreid synth` wrote",
     "shortlist": "the output of a search with a shortlist",
+    "train": "a frames folder with identities, masks and texts (`psreid synth` writes it at OUT/tables/frames)",
 }
 
 
 class BenchConfig(StepConfig):
     """What to time. Judge: the model alone; the others: this project's way beside the plain one."""
 
-    what: Literal["judge", "recall", "shortlist", "ingest", "pipeline", "memory"]
+    what: Literal["judge", "recall", "shortlist", "ingest", "pipeline", "memory", "train"]
     """Judge: shared computation against one forward per pair. Recall: exact top-k against faiss. Shortlist: a search
     against one that judged everything. Ingest: against plain PyAV. Pipeline: against a loop. Memory: peaks of a small
-    and a large archive."""
+    and a large archive. Train: Ray Train and DeepSpeed against a plain torch loop."""
     source: str | None = None
     """What to work on: a video for `ingest`, a frames folder for `pipeline`, a search for `shortlist`, an archive for
     `memory`; `judge` and `recall` make up their own."""
     against: str | None = None
     """For `shortlist`: the output of the same search with recall `none`."""
     model: str = "tiny"
-    """Model for `judge` and `pipeline`: a name, or the path of a saved model."""
+    """Model for `judge`, `pipeline` and `train`: a name, or the path of a saved model."""
     device: str = "cpu"
     """Where `judge` computes: cpu, cuda."""
     queries: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 8, 64), min_length=1)
@@ -57,6 +58,12 @@ class BenchConfig(StepConfig):
 
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1000, 20_000), min_length=1)
     """Frames of the archives that `memory` runs the whole line on."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Workers of `train`, one core each; the plain loop gets as many threads."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage of `train`."""
+    steps: Annotated[int, Field(ge=3)] = 12
+    """Steps of `train` that are timed, of each way."""
 
     @model_validator(mode="after")
     def _check_source(self) -> "BenchConfig":

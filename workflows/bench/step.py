@@ -19,6 +19,7 @@ def run_bench(config: BenchConfig, progress: Progress) -> Summary:
         "ingest": _ingest,
         "pipeline": _pipeline,
         "memory": _memory,
+        "train": _train,
     }
     return ways[config.what](config, progress)
 
@@ -48,8 +49,22 @@ def plan_bench(config: BenchConfig) -> Plan:
         )
     if config.what == "shortlist":
         return Plan({"search": str(config.source), "against": str(config.against)})
+    if config.what == "train":
+        return Plan({"frames": str(config.source), "workers": config.workers, "steps of each way": config.steps})
     least_s = config.least_s or (INGEST_RUN_S if config.what == "ingest" else PIPELINE_RUN_S)
     return Plan({"source": str(config.source), "runs": NUM_RUNS, "seconds each, at least": least_s}, NUM_RUNS * least_s)
+
+
+def _train(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.bench.train import bench_train
+
+    figures = bench_train(config, progress)
+    headline = (
+        f"Ray Train with DeepSpeed ZeRO {figures['zero_stage']} trains {figures['ours_targets_per_s']:.2f} targets/s "
+        f"on {figures['workers']} workers, a plain loop {figures['plain_targets_per_s']:.2f} on the same cores: "
+        f"{figures['ratio']:.2f} of it (aim {figures['target_ratio']})."
+    )
+    return _summary(headline, "train", figures)
 
 
 def _judge(config: BenchConfig, progress: Progress) -> Summary:
