@@ -27,7 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="ingest: a video; pipeline, train: a frames folder; shortlist: a search; memory: an archive of psreid synth",
+        help="ingest: a video; pipeline, train: a frames folder; shortlist: a search; memory: an archive by synth",
     )
     parser.add_argument(
         "--model", metavar="M", help="name or path of the model, for judge and pipeline (default: tiny)"
