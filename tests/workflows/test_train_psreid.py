@@ -120,6 +120,7 @@ def test_the_exported_model_is_the_trained_one(inputs: dict[str, Any], tables: A
     assert not torch.equal(exported.control.head, start.control.head)
     assert torch.equal(exported.vision.model.embeddings.class_embedding, start.vision.model.embeddings.class_embedding)
     evaluation = [m.metrics for m in mailbox.messages if m.kind == "evaluation"][-1]
+    assert len(list((tmp_path / "samples").glob("*.png"))) >= 2
     assert evaluation is not None and 0 <= float(evaluation["eval_mAP"]) <= 1 and float(evaluation["eval_queries"]) >= 2
 
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+import cv2
 import torch
 
 from modeling.ps_reid.checkpoint import save_model
@@ -14,11 +15,11 @@ from modeling.ps_reid.model import PsReid
 from workflows.storage import Folder
 from workflows.train.catalogue import FrameStore
 from workflows.train.config import PsReidTrainConfig
-from workflows.train.heldout import evaluate_held_out
+from workflows.train.heldout import Evaluation, evaluate_held_out
 from workflows.train.parts import load_trained, start_model
 from workflows.train.state import StateStore
 
-MODEL_FOLDER, FIGURES_FILE, RECORD_FILE = "model", "figures.jsonl", "run.json"
+MODEL_FOLDER, FIGURES_FILE, RECORD_FILE, SAMPLES_FOLDER = "model", "figures.jsonl", "run.json", "samples"
 EXPORT_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -42,7 +43,7 @@ def look_at_held_out(
     """The evaluation's figures for the newest checkpoint; empty where it is switched off."""
     if not config.eval_queries:
         return {}
-    return _evaluate(trained_model(config, store), config, frames, held_out, device)
+    return _evaluate(trained_model(config, store), config, frames, held_out, device).figures
 
 
 def finish_run(
@@ -55,10 +56,14 @@ def finish_run(
     """Exports the model, evaluates it, and writes the record that marks the run as finished, last."""
     out, model = Folder(config.out), trained_model(config, store)
     export_model(model, out.child(MODEL_FOLDER), dtype=EXPORT_DTYPES[config.export_dtype])
-    found = _evaluate(model, config, frames, held_out, device) if config.eval_queries else {}
+    evaluation = _evaluate(model, config, frames, held_out, device) if config.eval_queries else Evaluation()
+    found = evaluation.figures
+    names = [f"{SAMPLES_FOLDER}/{number:02d}.png" for number in range(len(evaluation.samples))]
+    for name, picture in zip(names, evaluation.samples, strict=True):
+        out.write_bytes(name, cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
     rows = join_figures(out)
     last = {key: value for key, value in rows[-1].items() if key != "seconds"} if rows else {}
-    out.write_json(RECORD_FILE, {"metrics": found, "last_step": last})
+    out.write_json(RECORD_FILE, {"metrics": found, "last_step": last, "samples": names})
     return found
 
 
@@ -82,7 +87,7 @@ def join_figures(out: Folder) -> list[dict[str, float]]:
 
 def _evaluate(
     model: PsReid, config: PsReidTrainConfig, frames: FrameStore, held_out: Collection[int], device: torch.device
-) -> dict[str, float]:
+) -> Evaluation:
     return evaluate_held_out(
         model.to(device), frames, held_out,
         num_queries=config.eval_queries, num_frames=config.eval_gallery, seed=config.seed,

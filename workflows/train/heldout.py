@@ -5,13 +5,16 @@ paper is `psreid evaluate`.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from modeling.metrics.retrieval import Ranking, score_rankings
 from modeling.ps_reid.judge import Judge
 from modeling.ps_reid.model import PsReid
+from modeling.ps_reid.segmenter import Segmenter
 from modeling.regions import crop
 from modeling.types import ImageHWC, QueryInput, TargetInput
 from workflows.train.catalogue import Catalogue, FrameStore
@@ -20,6 +23,18 @@ from workflows.train.samples import draw_sightings, is_usable
 
 SIGHTINGS = 4  # of a queried identity: the query, and the frames it is looked for in
 MIN_QUERIES = 2
+SAMPLES = 6
+MASK_COLOUR = (255, 60, 20)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    """`eval_top1`, `eval_mAP` (fractions of 1) and `eval_queries`."""
+    samples: list[ImageHWC] = field(default_factory=list)
+    """The best frame of the first queries with the predicted mask, the query's picture in its corner."""
 
 
 def evaluate_held_out(
@@ -30,14 +45,14 @@ def evaluate_held_out(
     num_queries: int,
     num_frames: int,
     seed: int,
-) -> dict[str, float]:
-    """`eval_top1`, `eval_mAP` (fractions) and `eval_queries`; empty where too few identities are held out.
+) -> Evaluation:
+    """Searches for held-out identities; figures and samples are empty where too few are held out.
 
     Queries show image and text. Every person's box counts as detected. The query's own frame is left out.
     """
     queries, frames = _draw(store.catalogue, held_out, num_queries, num_frames, seed)
     if len(queries) < MIN_QUERIES:
-        return {}
+        return Evaluation()
     judge = Judge(model)
     encoded = judge.encode_queries([_query(store, person) for person in queries])
     targets = [_target(store, frame) for frame in frames]
@@ -46,7 +61,14 @@ def evaluate_held_out(
     scores = np.array([d.score for d in decisions]).reshape(len(frames), len(queries))
     rankings = [_ranking(store.catalogue, scores[:, i], person, frames) for i, person in enumerate(queries)]
     found = score_rankings(rankings, max_rank=1)
-    return {"eval_top1": found.top1, "eval_mAP": found.mean_ap, "eval_queries": float(found.num_scored)}
+    figures = {"eval_top1": found.top1, "eval_mAP": found.mean_ap, "eval_queries": float(found.num_scored)}
+    segmenter, samples = Segmenter(model.segmentation), []
+    for column, person in enumerate(queries[:SAMPLES]):
+        others = [row for row, frame in enumerate(frames) if frame != store.catalogue.frame[person]]
+        best = max(others, key=lambda row: scores[row, column])
+        prompt = decisions[best * len(queries) + column].prompt
+        samples.append(_drawn(_query(store, person), targets[best], segmenter.masks(targets[best].image, [prompt])[0]))
+    return Evaluation(figures, samples)
 
 
 def _draw(
@@ -74,6 +96,17 @@ def _ranking(catalogue: Catalogue, scores: np.ndarray, person: int, frames: list
     others = np.array([frame != own for frame in frames])
     order = np.argsort(-scores[others], kind="stable")
     return Ranking(is_right[others][order])
+
+
+def _drawn(query: QueryInput, target: TargetInput, mask: NDArray[np.bool_]) -> ImageHWC:
+    """The frame with the mask over it and the query in the top left corner."""
+    picture = target.image.copy()
+    picture[mask] = picture[mask] // 2 + np.array(MASK_COLOUR, dtype=np.uint8) // 2
+    if query.image is not None:
+        height = picture.shape[0] // 3
+        width = min(picture.shape[1], max(1, round(query.image.shape[1] * height / query.image.shape[0])))
+        picture[:height, :width] = cv2.resize(query.image, (width, height), interpolation=cv2.INTER_AREA)
+    return picture
 
 
 def _query(store: FrameStore, person: int) -> QueryInput:

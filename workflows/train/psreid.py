@@ -68,7 +68,12 @@ def run_psreid(
                 audience.tell(lambda listener: listener.on_failure(message))
                 raise
     record = out.read_json(RECORD_FILE)
-    finish = RunFinish(out.path(MODEL_FOLDER), out.path(FIGURES_FILE), [], record["metrics"])
+    finish = RunFinish(
+        model=out.path(MODEL_FOLDER),
+        figures_file=out.path(FIGURES_FILE),
+        sample_files=[out.path(name) for name in record["samples"]],
+        metrics=record["metrics"],
+    )
     audience.tell(lambda listener: listener.on_finish(finish))
     return _summary(config, record, time.monotonic() - started)
 
