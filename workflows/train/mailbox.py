@@ -33,9 +33,15 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._waiting: list[Message] = []
+        self._has_failed = False
 
     def post(self, message: Message) -> None:
+        self._has_failed = self._has_failed or message.kind == "failure"
         self._waiting.append(message)
+
+    def has_failed(self) -> bool:
+        """Whether a worker told a failure that trying again cannot mend."""
+        return self._has_failed
 
     def take(self) -> list[Message]:
         taken, self._waiting = self._waiting, []

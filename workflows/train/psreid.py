@@ -170,6 +170,8 @@ def _fit(task: Any, name: str, collector: Any, callbacks: Sequence[Any]) -> None
         try:
             trainer.fit()
         except Exception as error:
+            if (failure := collector.look_for_failure()) is not None:
+                raise failure from error
             raise JobError(
                 f"training stopped: {_root_cause(error)}. The same command continues from the last checkpoint."
             ) from error

@@ -71,11 +71,14 @@ def train_worker(told: Mapping[str, Any]) -> None:
     import ray
     import ray.train.torch
 
+    if ray.get(task.mailbox.has_failed.remote()):
+        return  # Ray Train has started the group again, and there is nothing to mend
     context = ray.train.get_context()
     try:
         StageRun(task, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()).run()
-    except PsreidError as error:  # told in its own words, and not tried again
+    except PsreidError as error:  # told in its own words; raised, for other workers may be waiting for this one
         ray.get(task.mailbox.post.remote(Message("failure", error=error)))
+        raise
     except Exception as error:  # Ray Train starts the group again
         said = f"a worker failed ({type(error).__name__}: {error}); going on from the last checkpoint"
         ray.get(task.mailbox.post.remote(Message("trouble", text=said)))
