@@ -16,12 +16,12 @@ from modeling.ps_reid.losses import LossWeights
 from modeling.ps_reid.objective import training_step
 from tests.workflows.training_run import LocalMailbox, local_tables, make_inputs, one_process, train_config
 from workflows.storage import Folder
-from workflows.train import worker as worker_module
 from workflows.train.catalogue import FrameStore
 from workflows.train.config import PsReidTrainConfig
 from workflows.train.draws import PairSampler, held_out_identities
 from workflows.train.finish import trained_model
 from workflows.train.grid import GridMaker
+from workflows.train.pacing import learning_rate
 from workflows.train.parts import parameters_of, select_trainable, start_model
 from workflows.train.state import StateStore
 from workflows.train.worker import StageRun, Task, draw_plan
@@ -238,4 +238,4 @@ def test_the_newest_model_is_readable_in_the_middle(inputs: dict[str, Any], tabl
     model = trained_model(config, StateStore(Folder(str(tmp_path))))
     start = load_model(inputs["start_from"])
     assert not torch.equal(model.query_adapter.expand.weight, start.query_adapter.expand.weight)
-    assert worker_module.learning_rate(0, config.stage1) == config.stage1.learning_rate
+    assert learning_rate(0, config.stage1) == config.stage1.learning_rate

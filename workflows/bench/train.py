@@ -102,8 +102,9 @@ def plain_seconds(settings: PsReidTrainConfig, tables: Any) -> list[float]:
     from workflows.train.draws import PairSampler, held_out_identities
     from workflows.train.engine import TrainingModule
     from workflows.train.grid import GridMaker
+    from workflows.train.pacing import prefetched
     from workflows.train.parts import DTYPES, prepare_for_training, select_trainable, start_model
-    from workflows.train.worker import draw_plan, prefetched
+    from workflows.train.worker import draw_plan
 
     torch.set_num_threads(settings.workers)
     dtype, stage = DTYPES[settings.precision], settings.stage2

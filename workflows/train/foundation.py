@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from modeling.errors import ConfigError
 from modeling.ps_reid.build import build_model
@@ -26,6 +25,7 @@ from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import box_prompted_masks, crop_contrast, training_step
 from modeling.ps_reid.vocabulary import train_tokenizer
 from workflows.train.batching import Batcher, Boxes, Crops, Pairs
+from workflows.train.pacing import pair_figures
 from workflows.train.samples import Sampler, Samples
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ class FoundationRun:
             total = output.terms.total(weights)
         total.backward()
         figures = {f.name: getattr(output.terms, f.name).item() for f in fields(output.terms)}
-        return figures | _pair_figures(output.decisions.scores_NQ.detach(), pairs.truth.is_positive_NQ)
+        return figures | pair_figures(output.decisions.scores_NQ.detach(), pairs.truth.is_positive_NQ)
 
     def _contrast_backward(self, crops: Crops) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -241,14 +241,3 @@ def _schedule(step: int, plan: FoundationPlan) -> float:
         return (step + 1) / plan.warmup_steps
     done = (step - plan.warmup_steps) / max(1, plan.steps - plan.warmup_steps)
     return 0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, done))) / 2
-
-
-def _pair_figures(scores_NQ: Tensor, is_positive_NQ: Tensor) -> dict[str, float]:
-    """Accuracy of the decisions, and how often a query's best target is a right one."""
-    has_positive = is_positive_NQ.any(0)
-    best = scores_NQ.argmax(0)
-    right = is_positive_NQ[best, torch.arange(len(best))][has_positive].float().mean().item()
-    decided = scores_NQ > 0
-    recalled = decided[is_positive_NQ].float().mean().item()
-    rejected = (~decided)[~is_positive_NQ].float().mean().item()
-    return {"top1": right, "recalled": recalled, "rejected": rejected}

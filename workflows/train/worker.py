@@ -9,10 +9,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,6 +30,7 @@ from workflows.train.engine import Engine, EngineSettings, TrainingModule
 from workflows.train.finish import finish_run, look_at_held_out
 from workflows.train.grid import GridMaker
 from workflows.train.mailbox import Message
+from workflows.train.pacing import learning_rate, pair_figures, prefetched
 from workflows.train.parts import DTYPES, load_trained, prepare_for_training, select_trainable, start_model
 from workflows.train.state import StateStore, save_state
 
@@ -240,22 +240,6 @@ class StageRun:
         ray.get(self._task.mailbox.post.remote(Message("evaluation", number, dict(found))))
 
 
-Made = TypeVar("Made")
-
-
-def prefetched(make: Callable[[int], Made], first: int, end: int) -> Iterator[tuple[int, Made]]:
-    """What `make` gives for each step, the next step's made in a thread meanwhile."""
-    if first >= end:
-        return
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(make, first)
-        for step in range(first, end):
-            made = coming.result()
-            if step + 1 < end:
-                coming = pool.submit(make, step + 1)
-            yield step, made
-
-
 def draw_plan(config: PsReidTrainConfig) -> DrawPlan:
     """The numbers of a batch."""
     return DrawPlan(
@@ -275,16 +259,6 @@ def engine_settings(config: PsReidTrainConfig, stage: StageConfig) -> EngineSett
     )
 
 
-def learning_rate(step: int, stage: StageConfig) -> float:
-    """Of step number `step` (0 is the first): linear warm-up, then constant or a cosine down to a fiftieth."""
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    if stage.schedule == "constant":
-        return stage.learning_rate
-    done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-    return stage.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
-
-
 def earlier_values(store: StateStore, stage: int) -> dict[str, Tensor]:
     """What the stages before this one trained."""
     values: dict[str, Tensor] = {}
@@ -293,17 +267,6 @@ def earlier_values(store: StateStore, stage: int) -> dict[str, Tensor]:
         if saved is not None:
             values |= {name: tensors["value"] for name, tensors in store.read(saved).items()}
     return values
-
-
-def pair_figures(scores_NQ: Tensor, is_positive_NQ: Tensor) -> dict[str, float]:
-    """How often a query's best target is a right one, and the shares of right decisions on positives and negatives."""
-    has_positive = is_positive_NQ.any(0)
-    best = scores_NQ.argmax(0)
-    right = is_positive_NQ[best, torch.arange(len(best), device=best.device)][has_positive].float().mean()
-    decided = scores_NQ > 0
-    recalled, rejected = decided[is_positive_NQ].float().mean(), (~decided)[~is_positive_NQ].float().mean()
-    named = {"top1": right, "recalled": recalled, "rejected": rejected}
-    return {name: value.nan_to_num(1.0).item() for name, value in named.items()}
 
 
 def to_device(pairs: Pairs, device: torch.device) -> Pairs:
