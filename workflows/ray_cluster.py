@@ -81,17 +81,6 @@ def fit_to_cluster(
     return [_shrunk(spec, scale, can_grow=can_grow) for spec in stages]
 
 
-def quieten_ray_data() -> None:
-    """Silences Ray Data's own progress: ours counts what is committed."""
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    if not os.environ.get("PSREID_DEBUG"):
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
 def _shrunk(spec: StageSpec, scale: float, *, can_grow: bool) -> StageSpec:
     cpus = max(SMALLEST_CPUS, math.floor(spec.resources.cpus * scale * 100) / 100)
     pool = (spec.pool[0], spec.pool[1] if can_grow else spec.pool[0]) if spec.pool else None

@@ -21,7 +21,7 @@ from workflows.attempts import clear_attempts
 from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
 from workflows.lock import hold_lock
 from workflows.progress import Plan, Progress, Summary
-from workflows.ray_cluster import ensure_ray, fit_to_cluster, quieten_ray_data
+from workflows.ray_cluster import ensure_ray, fit_to_cluster
 from workflows.stages import StageSpec, check_columns
 from workflows.storage import Folder
 from workflows.watching.watch import StepWatch
@@ -236,6 +236,17 @@ def pickle_spec(spec: StageSpec) -> bytes:
     from ray import cloudpickle
 
     return bytes(cloudpickle.dumps(spec))
+
+
+def quieten_ray_data() -> None:
+    """Silences Ray Data's own progress: ours counts what is committed."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    if not os.environ.get("PSREID_DEBUG"):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _set_up_ray_data() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modeling.errors import DataError
 from workflows.ledger import Ledger
-from workflows.ray_cluster import quieten_ray_data
+from workflows.runner import quieten_ray_data
 from workflows.storage import Folder
 from workflows.train.samples import is_usable
 
@@ -94,6 +94,7 @@ def read_frames(uris: Sequence[str]) -> FrameTables:
     Raises DataError when no person can be learned from.
     """
     import ray
+    import ray.data
 
     quieten_ray_data()
     blocks: list[Any] = []
