@@ -61,7 +61,7 @@ class Found:
 
 def find_matches(question: Question, queries: Side, gallery: Side, *, piece: int) -> Found:
     """First pass: all matches in one piece."""
-    parts = [Found(*(np.zeros(0, kind) for kind in (np.int64, np.int64, np.float32, np.float32)))]
+    parts = [Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))]
     for rows, scores_QG in _scored(question, queries, gallery):
         similarity_QG = _similarity(question, queries, gallery, rows)
         for place, row in enumerate(rows.tolist()):
