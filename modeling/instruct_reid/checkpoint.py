@@ -123,7 +123,8 @@ def load_vit(image: EditingTransformer, source: str) -> None:
     wanted = image.state_dict()
     grid, parts = image.config.grid, image.config.num_parts
     if "pos_embed" in state:
-        state["part_tokens"] = _part_tokens(state, parts, str(path))
+        if parts:
+            state["part_tokens"] = _part_tokens(state, parts, str(path))
         state["pos_embed"] = _positions(state, parts, grid, str(path))
     editing = [name for name in wanted if ".instruction_kv." in name or name.endswith(".gate")]
     load_checked(image, state, source=str(path), optional=editing)
@@ -188,11 +189,11 @@ def _timm_names(state: State) -> State:
 
 
 def _part_tokens(state: State, parts: int, source: str) -> Tensor:
-    """(1, parts, D). A model built without part tokens ignores those of a checkpoint."""
+    """(1, parts, D)."""
     found = [state[name] for n in range(1, parts + 1) if (name := f"part_token{n}") in state]
     if len(found) != parts:
         raise WeightsError(f"{source} has {len(found)} part tokens, the model has num_parts = {parts}; PASS has 3")
-    return torch.cat(found, dim=1) if found else state["cls_token"][:, :0]
+    return torch.cat(found, dim=1)
 
 
 def _positions(state: State, parts: int, grid: tuple[int, int], source: str) -> Tensor:

@@ -114,7 +114,7 @@ class EditingTransformer(nn.Module):
         rows, columns = config.grid
         self.patch_embed = PatchEmbed(config.width, config.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.part_tokens = nn.Parameter(torch.zeros(1, config.num_parts, config.width))
+        self.part_tokens = nn.Parameter(torch.zeros(1, config.num_parts, config.width)) if config.num_parts else None
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_parts + rows * columns, config.width))
         self.blocks = nn.ModuleList(
             EditingLayer(
@@ -126,7 +126,8 @@ class EditingTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.apply(initialise)
         for parameter in (self.cls_token, self.part_tokens, self.pos_embed):
-            nn.init.trunc_normal_(parameter, std=0.02)
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, pixels_B3HW: Tensor, instruction: InstructionTokens | None = None) -> Tensor:
         """(B, N, D) tokens of the last layer, normalised."""
@@ -136,8 +137,9 @@ class EditingTransformer(nn.Module):
                 f"{(self.config.height_px, self.config.width_px)}"
             )
         patches = self.patch_embed(pixels_B3HW)
-        first = torch.cat([self.cls_token, self.part_tokens], dim=1).expand(len(patches), -1, -1)
-        tokens_BND = torch.cat([first, patches], dim=1) + self.pos_embed
+        first = [token for token in (self.cls_token, self.part_tokens) if token is not None]
+        heads = torch.cat(first, dim=1).expand(len(patches), -1, -1)
+        tokens_BND = torch.cat([heads, patches], dim=1) + self.pos_embed
         for block in self.blocks:
             tokens_BND = block(tokens_BND, instruction)
         return self.norm(tokens_BND)

@@ -3,6 +3,8 @@
 import functools
 from pathlib import Path
 
+import torch
+
 from modeling.instruct_reid.checkpoint import save_irm
 from modeling.instruct_reid.config import Kind
 from tests.modeling.instruct_reid.small_irm import small_irm
@@ -22,5 +24,7 @@ def saved_model(folder: Path, kind: Kind = "irm++") -> str:
     irm = small_irm(kind, edits=kind == "irm")
     for block in irm.image.blocks if kind == "irm" else ():
         block.attn.gate.data.fill_(0.5)
+    for layer in irm.fusion.layers:
+        torch.nn.init.normal_(layer.proj.weight, std=0.5)
     save_irm(irm, folder)
     return str(folder)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling.errors import ConfigError
 from modeling.instruct_reid.encoder import load_irm_encoder
 from modeling.instruct_reid.instructions import TASKS
 from modeling.instruct_reid.protocol import TASK_RULES
@@ -104,6 +105,8 @@ def test_a_run_over_all_settings(ray_cluster: None, frames: str, tmp_path: Path)
     top = run_evaluate_reid(config.model_copy(update={"ap_top": 1}), Progress())
     assert top.record is not None and top.record["ap"] == "first 1 candidates"
     assert all(row["mAP"] == row["top1"] for row in top.record["scores"])
+    with pytest.raises(ConfigError, match="seed: there 0, now 1"):
+        run_evaluate_reid(config.model_copy(update={"seed": 1}), Progress())
     reranked = run_evaluate_reid(config.model_copy(update={"rerank": True}), Progress())
     assert reranked.record is not None and reranked.record["reranked"]
     assert [row["queries"] for row in reranked.record["scores"]] == [row["queries"] for row in record["scores"]]

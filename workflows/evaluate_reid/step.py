@@ -34,7 +34,7 @@ from workflows.evaluate_reid.sides import join_sides, read_side
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model
 from workflows.index.workers import pool_size
-from workflows.ledger import Shard, StepIdentity, make_shard_id
+from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
 from workflows.progress import Plan, Progress, Summary
 from workflows.runner import run_step
 from workflows.schema import CROPS, SCHEMA_VERSION
@@ -103,6 +103,7 @@ def _write_queries(config: EvaluateReidConfig, frames: StepInput, crops: StepInp
             + (f" and whose name starts with {config.identities_from!r}" if config.identities_from else "")
             + ". Give frames with truth, or another identities_from."
         )
+    Ledger.open(out.child("asked"), _asked_identity(config, crops))  # refuses other settings before anything is written
     table = pa.concat_tables(parts)
     asked = choose_queries(table, per_identity=config.queries_per_identity, seed=config.seed)
     if not asked:
@@ -154,15 +155,19 @@ def _encode(config: EvaluateReidConfig, crops: StepInput, out: Folder, num_queri
         _shard("asked", str(first), {"first": first, "count": min(QUERIES_PER_SHARD, num_queries - first)})
         for first in range(0, num_queries, QUERIES_PER_SHARD)
     ]
-    chosen = {"per_identity": config.queries_per_identity, "seed": config.seed}
     run_step(
         folder=out.child("asked"),
-        identity=_identity("asked", chosen, model | {"crops": crops.digest}),
+        identity=_asked_identity(config, crops),
         shards=shards,
         stages=[_stage(config, EncodeQueries, len(shards), queries_uri=queries.uri, load_encoder=load)],
         max_quarantine_share=0.0,
         progress=progress,
     )
+
+
+def _asked_identity(config: EvaluateReidConfig, crops: StepInput) -> StepIdentity:
+    chosen = {"per_identity": config.queries_per_identity, "seed": config.seed}
+    return _identity("asked", chosen, {"model": identity_of_model(config.model), "crops": crops.digest})
 
 
 # ---- places

@@ -49,7 +49,7 @@ def test_a_hugging_face_vit_computes_the_same(tmp_path: Path) -> None:
 
 def test_timm_names_and_another_grid(tmp_path: Path) -> None:
     source = EditingTransformer(SQUARE, instruction_width=None)
-    state = {k: v for k, v in source.state_dict().items() if k != "part_tokens"} | {"head.weight": torch.zeros(5, 24)}
+    state = {k: v for k, v in source.state_dict().items()} | {"head.weight": torch.zeros(5, 24)}
     torch.save({"state_dict": state}, tmp_path / "vit.pth")
     image = EditingTransformer(IMAGE, instruction_width=16)
     load_vit(image, str(tmp_path / "vit.pth"))
@@ -68,6 +68,7 @@ def test_pass_weights_bring_three_part_tokens(tmp_path: Path) -> None:
     torch.save({"teacher": {f"module.backbone.{k}": v for k, v in state.items()}}, tmp_path / "pass.pth")
     image = EditingTransformer(IMAGE.model_copy(update={"num_parts": 3}), instruction_width=None)
     load_vit(image, str(tmp_path / "pass.pth"))
+    assert image.part_tokens is not None
     assert image.part_tokens[0, :, 0].tolist() == [1, 2, 3]
     assert image.pos_embed[0, :4, 0].tolist() == pytest.approx([7, 0.1, 0.2, 0.3])
     torch.testing.assert_close(image.pos_embed[:, 4:], state["pos_embed"])
@@ -87,7 +88,7 @@ def test_an_albef_checkpoint_computes_the_same(tmp_path: Path) -> None:
     for parameter in [*bert.parameters(), *picture.parameters()]:
         torch.nn.init.normal_(parameter, std=0.2)
     state = {f"text_encoder.bert.{k}": v for k, v in bert.state_dict().items()}
-    state |= {f"visual_encoder.{k}": v for k, v in picture.state_dict().items() if k != "part_tokens"}
+    state |= {f"visual_encoder.{k}": v for k, v in picture.state_dict().items()}
     state |= {"temp": torch.tensor(0.07), "visual_encoder_m.cls_token": torch.zeros(1, 1, 16)}
     torch.save({"model": state, "epoch": 3}, tmp_path / "ALBEF.pth")
 
@@ -112,7 +113,7 @@ def test_sources_in_a_config_are_loaded(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     source = EditingTransformer(IMAGE, instruction_width=None)
-    state = {k: v for k, v in source.state_dict().items() if "blocks.1" not in k and k != "part_tokens"}
+    state = {k: v for k, v in source.state_dict().items() if "blocks.1" not in k}
     torch.save(state, tmp_path / "half.pth")
     with pytest.raises(WeightsError, match=r"lacks .* of"):
         load_vit(EditingTransformer(IMAGE, instruction_width=None), str(tmp_path / "half.pth"))

@@ -111,7 +111,7 @@ def test_a_few_steps_over_all_tasks_lower_the_loss_and_reach_every_weight(kind: 
         totals.append(total.item())
     assert totals[-1] < totals[0]
     unused = {name for name, _ in objective.named_parameters()} - touched
-    assert all(".part_tokens" in name for name in unused), unused
+    assert not unused
 
 
 def test_a_fixed_instruction_encoder_gets_no_gradient() -> None:
