@@ -36,6 +36,7 @@ COMMANDS = (
     "search",
     "report",
     "evaluate",
+    "evaluate-reid",
     "train",
     "sweep",
     "submit",
@@ -65,6 +66,8 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0 done, 1 failed, 2 bad input or config, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:2] == ["evaluate", "reid"]:
+        arguments[:2] = ["evaluate-reid"]
     commands = _commands_for(arguments)
     options = _parse(_build_parser(commands.values()), arguments)
     _set_up_output(debug=options.debug, as_json=options.log_json)
@@ -231,7 +234,7 @@ def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _load(name: str) -> Command | None:
     """The command of that name; None if this build does not have it."""
-    module = f"ray_jobs.commands.{name}{'_' if keyword.iskeyword(name) else ''}"
+    module = f"ray_jobs.commands.{name.replace('-', '_')}{'_' if keyword.iskeyword(name) else ''}"
     try:
         return importlib.import_module(module).COMMAND
     except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ from modeling.instruct_reid.protocol import TASK_RULES
 from modeling.metrics.reid import Places, ReidLabels, places_in_gallery
 from modeling.topk import cosine_scores
 from modeling.types import QueryInput
+from ray_jobs.cli import main
 from tests.workflows.reid_archive import reid_archive, saved_model
 from workflows.evaluate_reid.config import EvaluateReidConfig
 from workflows.evaluate_reid.encode import OWN_INSTRUCTION
@@ -134,3 +135,12 @@ def test_the_encoder_is_a_person_encoder(tmp_path: Path) -> None:
     vectors = encoder.embed_queries(queries)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(vectors[1], encoder.embed_queries(queries[1:2])[0])
+
+
+def test_the_command_line(frames: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved_model(tmp_path / "model")
+    arguments = ["evaluate", "reid", model, frames, str(tmp_path / "out"), "--tasks", "cc", "LI"]
+    assert main([*arguments, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["frames"] == 96
+    assert main([*arguments, "--tasks", "reid"]) == 2
+    assert "the tasks are Trad, CC, CTCC, VI, T2I, LI" in capsys.readouterr().err

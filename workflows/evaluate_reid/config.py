@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from modeling.instruct_reid.instructions import TASKS, Task
+from modeling.instruct_reid.instructions import TASKS, Task, named_task
 from workflows.config import StepConfig
 
 Setting = Literal["task-free", "task-specific", "joint"]
@@ -51,3 +51,9 @@ class EvaluateReidConfig(StepConfig):
     """GPUs of one worker; 0 encodes on the CPU."""
     max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of pictures that may be set aside before the job fails, a fraction of 1."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """Names of tasks in any case."""
+        return tuple(named_task(str(name)) for name in value) if isinstance(value, list | tuple) else value

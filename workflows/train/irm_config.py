@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from modeling.instruct_reid.instructions import TASKS, Task
+from modeling.instruct_reid.instructions import TASKS, Task, named_task
 from workflows.config import StepConfig
 
 
@@ -80,6 +80,12 @@ class IrmTrainConfig(StepConfig):
     """Steps between rows of OUT/figures.jsonl."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the computation."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """Names of tasks in any case."""
+        return tuple(named_task(str(name)) for name in value) if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _even(self) -> "IrmTrainConfig":
