@@ -137,7 +137,7 @@ class EditingTransformer(nn.Module):
                 f"{(self.config.height_px, self.config.width_px)}"
             )
         patches = self.patch_embed(pixels_B3HW)
-        first = [token for token in (self.cls_token, self.part_tokens) if token is not None]
+        first: list[Tensor] = [token for token in (self.cls_token, self.part_tokens) if token is not None]
         heads = torch.cat(first, dim=1).expand(len(patches), -1, -1)
         tokens_BND = torch.cat([heads, patches], dim=1) + self.pos_embed
         for block in self.blocks:
