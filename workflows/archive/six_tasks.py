@@ -40,6 +40,7 @@ class CutPersons:
     reads: tuple[str, ...] = ()
     writes = tuple(CROPS.names)
     row_id_column = "person_id"
+    rows_independent = False  # which picture of a track is kept depends on those before it
 
     def __init__(self, *, frames_uri: str, gap_s: float, identities_from: str = "") -> None:
         """`identities_from` keeps only identities whose name starts so, such as "test-"."""
