@@ -32,6 +32,7 @@ from modeling.instruct_reid.losses import (
 from modeling.instruct_reid.memory_bank import MemoryBank
 
 Supervision = Literal["memory", "triplet"]
+Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,7 @@ class IrmObjective(nn.Module):
             for size in (width, instruction_width)
         )
 
-    def forward(
-        self, batch: IrmBatch, gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = _alone
-    ) -> IrmLossTerms:
+    def forward(self, batch: IrmBatch, gather: Gather = _alone) -> IrmLossTerms:
         """The step's terms. `gather` collects (features, identities) of all workers, in the same order on each."""
         instruction = self.irm.encode_instructions(batch.instructions)
         if batch.task == "T2I":
@@ -134,45 +133,37 @@ class IrmObjective(nn.Module):
         triplet = self._triplet(image, batch, instruction) + self._triplet(fused, batch, instruction)
         return self._terms(identity, triplet=triplet)
 
-    def _irm_plus_plus(
-        self, batch: IrmBatch, instruction: InstructionTokens, gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    ) -> IrmLossTerms:
+    def _irm_plus_plus(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 14 on the retrieval feature: F_q of query samples, F_g of gallery samples."""
         tokens = self.irm.image_tokens(batch.pixels)
         chosen = batch.is_query
         retrieval = tokens[:, 0].clone()
         if chosen.any():
             retrieval[chosen] = self.irm.fuse(tokens[chosen], instruction.rows(chosen)).to(retrieval.dtype)
-        return self._supervised(
-            batch.task, retrieval, batch.identity, instruction.feature_BI, gather, batch, instruction
-        )
+        if self.retrieval_banks is None:
+            identity = self.identify(retrieval, batch.identity)
+            return self._terms(identity, triplet=self._triplet(retrieval, batch, instruction))
+        return self._by_banks(batch.task, retrieval, batch.identity, instruction.feature_BI, gather)
 
-    def _text_to_image(
-        self, batch: IrmBatch, instruction: InstructionTokens, gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    ) -> IrmLossTerms:
+    def _text_to_image(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 10; IRM++ adds eq. 14, with the text as the query and the image as the gallery."""
         tokens, text = self.irm.image_tokens(batch.pixels), self.irm.text_features(instruction)
         image = tokens[:, 0]
         contrast = contrastive_loss(image, text, batch.identity, self.settings.contrast_temperature)
         match = self._match(tokens, text, instruction, batch.identity)
-        if self.irm.config.kind == "irm":
+        if self.retrieval_banks is None:
             return self._terms(contrast=contrast, match=match)
         both, twice = torch.cat([image, text]), batch.identity.repeat(2)
         auxiliary = instruction.feature_BI.repeat(2, 1)
-        terms = self._supervised(batch.task, both, twice, auxiliary, gather, None, instruction)
+        terms = self._by_banks(batch.task, both, twice, auxiliary, gather)
         return self._terms(terms.identity, soft=terms.soft, hard=terms.hard, contrast=contrast, match=match)
 
-    def _supervised(
-        self, task: Task, retrieval: Tensor, identity: Tensor, auxiliary: Tensor,
-        gather: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], batch: IrmBatch | None,
-        instruction: InstructionTokens,
-    ) -> IrmLossTerms:  # fmt: skip
-        """L_id and either the banks' two losses or the triplet loss (IRM*)."""
-        settings, identified = self.settings, self.identify(retrieval, identity)
-        if self.retrieval_banks is None or self.auxiliary_banks is None:
-            return self._terms(
-                identified, triplet=None if batch is None else self._triplet(retrieval, batch, instruction)
-            )
+    def _by_banks(
+        self, task: Task, retrieval: Tensor, identity: Tensor, auxiliary: Tensor, gather: Gather
+    ) -> IrmLossTerms:
+        """Eq. 14; the banks store the step's features after its losses."""
+        assert self.retrieval_banks is not None and self.auxiliary_banks is not None
+        settings = self.settings
         bank_r, bank_a = self.retrieval_banks[task], self.auxiliary_banks[task]
         assert isinstance(bank_r, MemoryBank) and isinstance(bank_a, MemoryBank)
         similar = bank_r.similarity(retrieval)
@@ -183,7 +174,7 @@ class IrmObjective(nn.Module):
             soft = soft_label_loss(bank_a.similarity(auxiliary), similar, **how)  # type: ignore[arg-type]
             bank_a.store(*gather(auxiliary.detach(), identity))
         bank_r.store(*gather(retrieval.detach(), identity))
-        return self._terms(identified, soft=soft, hard=hard)
+        return self._terms(self.identify(retrieval, identity), soft=soft, hard=hard)
 
     def _triplet(self, features: Tensor, batch: IrmBatch, instruction: InstructionTokens) -> Tensor:
         is_told_apart = self.settings.is_adaptive and batch.task in DESCRIPTIVE_TASKS
