@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modeling.instruct_reid.editing import InstructionTokens
 from modeling.instruct_reid.instruction_encoder import InstructionBatch
-from modeling.instruct_reid.instructions import DESCRIPTIVE_TASKS, TASKS, Task
+from modeling.instruct_reid.instructions import DESCRIPTIVE_TASKS, Task
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.losses import (
     IdentityClassifier,
@@ -98,7 +98,11 @@ def _alone(features: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class IrmObjective(nn.Module):
-    """The model with what only training needs: classifiers, the match head, and the banks of each task."""
+    """The model with what only training needs: classifiers, the match head, and the memory banks.
+
+    All tasks share the bank of retrieval features, for they share one gallery; texts and pictures of clothes are not
+    comparable, so each task that describes persons has a bank of auxiliary features of its own.
+    """
 
     def __init__(self, irm: Irm, num_identities: int, settings: IrmLossSettings) -> None:
         super().__init__()
@@ -108,11 +112,10 @@ class IrmObjective(nn.Module):
         self.identify_fused = IdentityClassifier(width, num_identities) if irm.config.kind == "irm" else None
         self.match = nn.Linear(width, 2)
         uses_banks = irm.config.kind == "irm++" and settings.supervision == "memory"
-        self.retrieval_banks, self.auxiliary_banks = (
-            nn.ModuleDict({task: MemoryBank(num_identities, size, seed=n) for n, task in enumerate(TASKS)})
-            if uses_banks
-            else None
-            for size in (width, instruction_width)
+        self.retrieval_bank = MemoryBank(num_identities, width) if uses_banks else None
+        described = sorted(DESCRIPTIVE_TASKS) if uses_banks else []
+        self.auxiliary_banks = nn.ModuleDict(
+            {task: MemoryBank(num_identities, instruction_width, seed=n) for n, task in enumerate(described, start=1)}
         )
 
     def forward(self, batch: IrmBatch, gather: Gather = _alone) -> IrmLossTerms:
@@ -140,7 +143,7 @@ class IrmObjective(nn.Module):
         retrieval = tokens[:, 0].clone()
         if chosen.any():
             retrieval[chosen] = self.irm.fuse(tokens[chosen], instruction.rows(chosen)).to(retrieval.dtype)
-        if self.retrieval_banks is None:
+        if self.retrieval_bank is None:
             identity = self.identify(retrieval, batch.identity)
             return self._terms(identity, triplet=self._triplet(retrieval, batch, instruction))
         return self._by_banks(batch.task, retrieval, batch.identity, instruction.feature_BI, gather)
@@ -151,7 +154,7 @@ class IrmObjective(nn.Module):
         image = tokens[:, 0]
         contrast = contrastive_loss(image, text, batch.identity, self.settings.contrast_temperature)
         match = self._match(tokens, text, instruction, batch.identity)
-        if self.retrieval_banks is None:
+        if self.retrieval_bank is None:
             return self._terms(contrast=contrast, match=match)
         both, twice = torch.cat([image, text]), batch.identity.repeat(2)
         auxiliary = instruction.feature_BI.repeat(2, 1)
@@ -162,15 +165,15 @@ class IrmObjective(nn.Module):
         self, task: Task, retrieval: Tensor, identity: Tensor, auxiliary: Tensor, gather: Gather
     ) -> IrmLossTerms:
         """Eq. 14; the banks store the step's features after its losses."""
-        assert self.retrieval_banks is not None and self.auxiliary_banks is not None
-        settings = self.settings
-        bank_r, bank_a = self.retrieval_banks[task], self.auxiliary_banks[task]
-        assert isinstance(bank_r, MemoryBank) and isinstance(bank_a, MemoryBank)
+        settings, bank_r = self.settings, self.retrieval_bank
+        assert bank_r is not None
         similar = bank_r.similarity(retrieval)
         how = {"temperature": settings.temperature, "form": settings.kl_form}
         hard = settings.beta * hard_label_loss(identity, similar, **how)  # type: ignore[arg-type]
         soft = None
         if task in DESCRIPTIVE_TASKS:  # a sentence that suits everybody is no label of anybody
+            bank_a = self.auxiliary_banks[task]
+            assert isinstance(bank_a, MemoryBank)
             soft = soft_label_loss(bank_a.similarity(auxiliary), similar, **how)  # type: ignore[arg-type]
             bank_a.store(*gather(auxiliary.detach(), identity))
         bank_r.store(*gather(retrieval.detach(), identity))

@@ -45,7 +45,7 @@ def test_terms_of_irm_plus_plus(task: Task) -> None:
 
 def test_the_baseline_has_triplets_in_place_of_banks() -> None:
     objective = _objective("irm++", supervision="triplet")
-    assert objective.retrieval_banks is None
+    assert objective.retrieval_bank is None
     assert _present(objective(_batch(objective, "LI"))) == {"identity", "triplet"}
 
 
@@ -69,8 +69,8 @@ def test_equation_9() -> None:
 def test_equation_14_and_the_order_of_loss_and_storing() -> None:
     objective = _objective("irm++", beta=5.0)
     batch, irm = _batch(objective, "CTCC"), objective.irm
-    assert objective.retrieval_banks is not None and objective.auxiliary_banks is not None
-    bank_r, bank_a = objective.retrieval_banks["CTCC"], objective.auxiliary_banks["CTCC"]
+    bank_r, bank_a = objective.retrieval_bank, objective.auxiliary_banks["CTCC"]
+    assert bank_r is not None
     instruction = irm.encode_instructions(batch.instructions)
     tokens = irm.image_tokens(batch.pixels)
     retrieval = torch.where(batch.is_query[:, None], irm.fuse(tokens, instruction), tokens[:, 0])
@@ -82,8 +82,10 @@ def test_equation_14_and_the_order_of_loss_and_storing() -> None:
     )
     torch.testing.assert_close(objective(batch).total, expected)
     torch.testing.assert_close(bank_r.features_ND[IDENTITIES[[1, 3, 5]]], F.normalize(retrieval[[1, 3, 5]], dim=1))
-    other = objective.retrieval_banks["LI"]
-    assert not torch.allclose(other.features_ND[0], bank_r.features_ND[0])
+    words = instruction.feature_BI[[1, 3, 5]]
+    torch.testing.assert_close(bank_a.features_ND[IDENTITIES[[1, 3, 5]]], F.normalize(words, dim=1))
+    untouched = objective.auxiliary_banks["LI"].features_ND[0]
+    assert not torch.allclose(untouched, bank_a.features_ND[0])
 
 
 def test_banks_store_what_all_workers_saw() -> None:
@@ -91,8 +93,8 @@ def test_banks_store_what_all_workers_saw() -> None:
     batch = _batch(objective, "Trad")
     foreign = torch.full((1, objective.irm.config.image.width), 2.0)
     objective(batch, lambda f, i: (torch.cat([f, foreign.to(f)]), torch.cat([i, torch.tensor([7])])))
-    assert objective.retrieval_banks is not None
-    stored = objective.retrieval_banks["Trad"].features_ND[7]
+    assert objective.retrieval_bank is not None
+    stored = objective.retrieval_bank.features_ND[7]
     torch.testing.assert_close(stored, F.normalize(foreign, dim=1)[0])
 
 
