@@ -146,8 +146,8 @@ class EditingTransformer(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """ViT's usual start: small normal weights, zero biases."""
+    """The first ViT's start: Xavier's weights, which keep pictures apart at any width, and zero biases."""
     if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight.flatten(1))
         if module.bias is not None:
             nn.init.zeros_(module.bias)

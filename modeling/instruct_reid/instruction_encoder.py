@@ -124,6 +124,7 @@ def _text_config(config: InstructionConfig, pad_token_id: int) -> BlipTextConfig
         bos_token_id=None,
         eos_token_id=None,
         sep_token_id=None,
+        initializer_range=config.width**-0.5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         is_decoder=False,
@@ -139,5 +140,5 @@ def _picture_config(config: InstructionConfig) -> BlipVisionConfig:
         image_size=config.picture_px,
         patch_size=config.patch_size,
         layer_norm_eps=1e-6,
-        initializer_range=0.02,
+        initializer_range=config.width**-0.5,
     )
