@@ -36,6 +36,7 @@ COMMANDS = (
     "search",
     "report",
     "evaluate",
+    "evaluate-reid",
     "train",
     "sweep",
     "submit",
@@ -66,7 +67,7 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0 done, 1 failed, 2 bad input or config, 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _one_word_command(sys.argv[1:] if argv is None else argv)
     commands = _commands_for(arguments)
     options = _parse(_build_parser(commands.values()), arguments)
     _set_up_output(debug=options.debug, as_json=options.log_json)
@@ -89,12 +90,18 @@ def read_command(arguments: Sequence[str]) -> tuple[argparse.Namespace, StepConf
 
     A wrong command line ends the program with exit code 2, a wrong setting raises ConfigError.
     """
+    arguments = _one_word_command(arguments)
     commands = _commands_for(arguments)
     parser = _build_parser(commands.values())
     options = _parse(parser, list(arguments))
     actions = _verbs(parser)[options.command]._actions
     positional = [action.dest for action in actions if not action.option_strings and not action.choices]
     return options, _config_of(commands[options.command], options)[0], positional
+
+
+def _one_word_command(arguments: Sequence[str]) -> list[str]:
+    """`evaluate reid` is a command of its own."""
+    return ["evaluate-reid", *arguments[2:]] if list(arguments[:2]) == ["evaluate", "reid"] else list(arguments)
 
 
 def _commands_for(arguments: Sequence[str]) -> dict[str, Command]:
@@ -234,7 +241,7 @@ def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _load(name: str) -> Command | None:
     """The command of that name; None if this build does not have it."""
-    module = f"ray_jobs.commands.{name}{'_' if keyword.iskeyword(name) else ''}"
+    module = f"ray_jobs.commands.{name.replace('-', '_')}{'_' if keyword.iskeyword(name) else ''}"
     try:
         return importlib.import_module(module).COMMAND
     except ModuleNotFoundError as error:

@@ -73,6 +73,33 @@ QUERIES = _versioned(
     ],
 )
 
+CROPS = _versioned(
+    "crops",
+    [
+        pa.field("person_id", pa.string(), nullable=False),
+        pa.field("frame_id", pa.string(), nullable=False),
+        pa.field("camera_id", pa.string(), nullable=False),
+        pa.field("timestamp_s", pa.float64()),
+        pa.field("modality", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("clothes_id", pa.string()),
+        pa.field("box_xyxy_px", BOX, nullable=False),
+        pa.field("image", pa.binary(), nullable=False),  # JPEG of the person
+        pa.field("text", pa.string()),  # what is seen in this picture
+        pa.field("description", pa.string()),  # who the person is and wears, from attributes where they are known
+    ],
+)
+
+WARDROBE = _versioned(
+    "wardrobe",
+    [
+        pa.field("clothes_id", pa.string(), nullable=False),
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("picture", pa.binary()),  # JPEG or PNG of the upper garment alone, as a shop shows it
+        pa.field("attributes", pa.list_(pa.struct([("name", pa.string()), ("word", pa.string())]))),
+    ],
+)
+
 ALL_QUERIES = "*"  # as the query_id of a gallery: every query has this gallery, without the frame it was cut from
 
 GALLERIES = _versioned(

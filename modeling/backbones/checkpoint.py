@@ -147,8 +147,8 @@ def _load_torch(path: Path) -> object:
 
 
 def _as_state(content: object, path: Path) -> State:
-    """A state dict, also when it is wrapped as {"state_dict": ...} or {"model": ...}."""
-    for key in ("state_dict", "model"):
+    """A state dict, also when it is wrapped as {"state_dict": ...}, {"model": ...} or, by DINO, {"teacher": ...}."""
+    for key in ("state_dict", "model", "teacher"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling.metrics.retrieval import Labels, score_gallery
+from modeling.metrics.reid import MatchRule, ReidLabels, places_in_gallery
+from modeling.metrics.retrieval import Labels, score_gallery, score_rankings
 from tests.modeling import oracles
 
 ORACLES = Path(os.environ["PSREID_SHARED"]) / "oracles" if os.environ.get("PSREID_SHARED") else None
@@ -57,6 +58,20 @@ if ORACLES is not None:
             assert scores.mean_ap == pytest.approx(expected, abs=1e-12)
         else:
             assert np.isnan(scores.cmc).all()
+
+    @pytest.mark.parametrize("path", sorted(ORACLES.glob("rand_*.npz")), ids=lambda path: path.stem)
+    def test_recorded_random_matrices_by_places(path: Path) -> None:
+        case = np.load(path)
+        queries, gallery = (
+            ReidLabels(case[f"{side}_pids"].astype(str), case[f"{side}_camids"].astype(str), *[np.full(count, "")] * 2)
+            for side, count in (("q", len(case["q_pids"])), ("g", len(case["g_pids"])))
+        )
+        places = places_in_gallery(case["distmat"], queries, gallery, [MatchRule()] * len(queries))
+        scores = score_rankings((one.ranking() for one in places), max_rank=len(case["exp_cmc"]))
+        assert scores.num_scored == case["n_valid_queries"]
+        np.testing.assert_allclose(scores.cmc, case["exp_cmc"], atol=1e-6)
+        assert scores.mean_ap == pytest.approx(float(case["exp_mAP"]), abs=1e-6)
+        assert scores.mean_inp == pytest.approx(float(case["exp_mINP"]), abs=1e-6)
 
     @pytest.mark.parametrize(
         "case", json.loads((ORACLES / "openvino_cmc.json").read_text())["cases"], ids=lambda case: case["name"]

@@ -143,5 +143,5 @@ def test_help_answers_within_a_second_of_processor_time_and_imports_nothing_heav
 
 def test_every_listed_command_has_a_module() -> None:
     folder = Path(cli.__file__).parent / "commands"
-    modules = {path.stem.removesuffix("_") for path in folder.glob("[!_]*.py")}
+    modules = {path.stem.removesuffix("_").replace("_", "-") for path in folder.glob("[!_]*.py")}
     assert modules <= set(COMMANDS)

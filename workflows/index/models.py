@@ -22,8 +22,15 @@ def identity_of_model(model: str) -> str:
 
 
 def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
+    """PS-ReID's own encoder, or an IRM++ whose gallery features know no task."""
+    from modeling.instruct_reid.checkpoint import is_irm_folder
     from modeling.ps_reid import person_encoder
+    from modeling.ps_reid.folder import model_folder
 
+    if is_irm_folder(model_folder(model)):
+        from modeling.instruct_reid.encoder import load_irm_encoder
+
+        return load_irm_encoder(model, device=device)
     return person_encoder.load_person_encoder(model, device=device)
 
 

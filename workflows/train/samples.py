@@ -129,7 +129,7 @@ def add_frame(
             mask * 255, tuple(side // mask_stride(sam) for side in wide_hw[::-1]), interpolation=cv2.INTER_AREA
         )
         columns["masks"].append(np.packbits(small > 127, axis=1))
-        columns["crops"].append(_crop_with_room(image, box))
+        columns["crops"].append(crop_with_room(image, box))
         columns["boxes"].append(box / np.array([width, height, width, height], dtype=np.float32))
         columns["frame"].append(frame)
         columns["identity"].append(numbers.setdefault(f"{row['archive']}/{person['identity']}", len(numbers)))
@@ -137,7 +137,7 @@ def add_frame(
         columns["texts"].append(person["text"] or "")
 
 
-def _crop_with_room(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+def crop_with_room(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The box and a quarter around it; beyond the frame its edge is repeated, so that shares stay true."""
     height, width = image.shape[:2]
     room = (box[2:] - box[:2]) * CROP_MARGIN

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from workflows.archive.synthetic.population import SECOND_CLOTHES_SHARE
 from workflows.config import StepConfig
 
 
@@ -30,6 +31,8 @@ class SynthConfig(StepConfig):
     """Of the pictures, pixels."""
     density: Annotated[float, Field(gt=0, le=40)] = 4.0
     """Persons at a time in front of a camera, on average."""
+    second_clothes_share: Annotated[float, Field(ge=0, le=1)] = SECOND_CLOTHES_SHARE
+    """Share of identities that own a second set of clothes and are seen in both."""
     preview: str | None = None
     """PNG file for a contact sheet of the archive."""
     stretch_frames: Annotated[int, Field(ge=8)] = 64

@@ -3,7 +3,7 @@
 The figure is rendered larger than asked and averaged down, so that its outline covers pixels in part, as a lens does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from workflows.archive.synthetic.body import Pose, pose_skeleton
 from workflows.archive.synthetic.colours import rgb
 from workflows.archive.synthetic.fabric import crease_field, mottle_field, tile_index
-from workflows.archive.synthetic.garments import clothe
+from workflows.archive.synthetic.garments import clothe, upper_garment
 from workflows.archive.synthetic.head import carried, head_and_hair
 from workflows.archive.synthetic.surface import Samples, Tube, splat
-from workflows.archive.synthetic.taxonomy import Identity
+from workflows.archive.synthetic.taxonomy import NO_ITEM, Identity
 
-__all__ = ["Figure", "Light", "Pose", "draw_person"]
+__all__ = ["Figure", "Light", "Pose", "draw_person", "draw_upper_garment"]
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,36 @@ def draw_person(
     offset_xy_px: tuple[float, float] = (0.0, 0.0),
 ) -> Figure:  # fmt: skip
     """The person at a stature of `height_px` pixels, shifted by a fraction of a pixel for smooth motion."""
+    skeleton = pose_skeleton(identity.look, identity.attributes.gender, pose)
+    tubes = clothe(identity, skeleton) + head_and_hair(identity, skeleton) + carried(identity, skeleton)
+    return _draw(tubes, identity, pose, height_px, light or Light(), offset_xy_px)
+
+
+def draw_upper_garment(identity: Identity, *, height_px: float) -> Figure:
+    """What the person wears above the waist, alone and from the front, as a shop shows it; sized as on the person."""
+    pose = Pose(stride=0.0, elevation_deg=0.0)
+    empty = replace(identity, attributes=replace(identity.attributes, bag=NO_ITEM))
+    skeleton = pose_skeleton(identity.look, identity.attributes.gender, pose)
+    return _draw(upper_garment(empty, skeleton), empty, pose, height_px, Light(sun=0.4, sky=0.75), (0.0, 0.0))
+
+
+def _draw(
+    tubes: list[Tube], identity: Identity, pose: Pose, height_px: float, light: Light,
+    offset_xy_px: tuple[float, float],
+) -> Figure:  # fmt: skip
     factor = 3.0 if height_px < 70 else 2.0 if height_px < 220 else 1.5
     factor = max(1.0, min(factor, 420 / height_px))
     view = _view(pose)
     margin = 0.62 * height_px
     width, height = int(2 * margin) // 2 * 2, int(1.30 * height_px) + 4
     foot = (width / 2 + offset_xy_px[0], height - 0.16 * height_px - 2 + offset_xy_px[1])
-    skeleton = pose_skeleton(identity.look, identity.attributes.gender, pose)
-    tubes = clothe(identity, skeleton) + head_and_hair(identity, skeleton) + carried(identity, skeleton)
     size = (round(height * factor), round(width * factor))
     scale = (size[1] / width, size[0] / height)
     samples = splat(
         tubes, view, px_per_m=scale[1] * height_px / identity.look.height_m, size_hw=size,
         origin_xy=(foot[0] * scale[0], foot[1] * scale[1]),
     )  # fmt: skip
-    colour = _shade(tubes, samples, light or Light(), identity.look.texture_seed)
+    colour = _shade(tubes, samples, light, identity.look.texture_seed)
     canvas = np.zeros((size[0] * size[1], 4), np.float32)
     canvas[samples.pixel_P, :3] = colour
     canvas[samples.pixel_P, 3] = 1.0

@@ -58,6 +58,12 @@ def clothe(identity: Identity, skeleton: Skeleton) -> list[Tube]:
     return tubes
 
 
+def upper_garment(identity: Identity, skeleton: Skeleton) -> list[Tube]:
+    """Trunk and sleeves, without the person in them."""
+    sleeves = [_sleeve(identity, skeleton, arm, side) for side, arm in zip(SIDES, skeleton.arms, strict=True)]
+    return [_trunk(identity, skeleton)] + [tube for tubes in sleeves for tube in tubes if not tube.is_skin]
+
+
 def _trunk(identity: Identity, skeleton: Skeleton) -> Tube:
     a, look, unit = identity.attributes, identity.look, skeleton.unit
     cut = CUTS[a.upper_kind]
@@ -176,7 +182,7 @@ def _sleeve(identity: Identity, skeleton: Skeleton, arm: Arm, side: float) -> li
     tubes = []
     cloth = radius + ease * np.array([0.2, 0.55, 0.9, 1, 0.9, 0.75])
     if cut.sleeve < 1:
-        tubes.append(Tube(points[2:], radius[2:], radius[2:], skin, front_sign=-1))
+        tubes.append(Tube(points[2:], radius[2:], radius[2:], skin, front_sign=-1, is_skin=True))
         points, cloth = points[:4].copy(), cloth[:4]
         points[3] = points[2] + (points[3] - points[2]) * (0.1 + 0.6 * look.hem)
     tubes.append(
@@ -186,7 +192,7 @@ def _sleeve(identity: Identity, skeleton: Skeleton, arm: Arm, side: float) -> li
     if look.arms != "pockets":
         hand = arm.wrist + np.linspace(-0.1, 1, 5)[:, None] * (arm.hand_end - arm.wrist)
         size = np.array([0.014, 0.021, 0.024, 0.020, 0.006]) * unit
-        tubes.append(Tube(hand, size * 0.62, size, skin, front_sign=-1))
+        tubes.append(Tube(hand, size * 0.62, size, skin, front_sign=-1, is_skin=True))
     return tubes
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from workflows.archive.synthetic.camera import Camera
 from workflows.archive.synthetic.config import SynthConfig
-from workflows.archive.synthetic.population import make_person, population, stream
+from workflows.archive.synthetic.population import SECOND_CLOTHES_SHARE, make_person, population, stream
 from workflows.archive.synthetic.scene import Placed
+from workflows.archive.synthetic.taxonomy import Identity
 
 MEAN_TRACK_S = 9.0
 LONGEST_TRACK_S = 22.0
@@ -52,13 +53,14 @@ class Timeline:
     camera: Camera
     people: Sequence[tuple[str, int]]
     density: float  # persons at a time, on average
+    second_clothes_share: float = SECOND_CLOTHES_SHARE
     _tracks: dict[int, Track] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: SynthConfig, camera_number: int, camera: Camera) -> "Timeline":
         """The timeline of a camera of an archive."""
         people = population(config.seed, config.split, config.identities)
-        return cls(config.seed, camera_number, camera, people, config.density)
+        return cls(config.seed, camera_number, camera, people, config.density, config.second_clothes_share)
 
     def tracks_until(self, time_s: float) -> Iterator[Track]:
         """Every track that starts before a moment."""
@@ -84,7 +86,11 @@ class Timeline:
 
     def placed(self, time_s: float) -> list[tuple[Track, Placed]]:
         """Everybody in front of the camera at a moment."""
-        return [(track, place(track, self.seed, self.camera, time_s)) for track in self.active(time_s)]
+        return [(track, self._place(track, time_s)) for track in self.active(time_s)]
+
+    def _place(self, track: Track, time_s: float) -> Placed:
+        person = make_person(self.seed, *track.person, self.second_clothes_share)
+        return place(track, person.wardrobe[track.clothes], self.camera, time_s)
 
     def _track(self, number: int, interval: float) -> Track:
         if number not in self._tracks:
@@ -92,7 +98,9 @@ class Timeline:
                 del self._tracks[old]
             rng = stream("track", self.seed, self.camera_number, number)
             start = (number + 0.8 * float(rng.random())) * interval - LONGEST_TRACK_S
-            self._tracks[number] = _sample_track(self.camera, number, self._person_of(number), start, self.seed, rng)
+            person = self._person_of(number)
+            num_clothes = len(make_person(self.seed, *person, self.second_clothes_share).wardrobe)
+            self._tracks[number] = _sample_track(self.camera, number, person, start, num_clothes, rng)
         return self._tracks[number]
 
     def _person_of(self, number: int) -> tuple[str, int]:
@@ -108,9 +116,8 @@ class Timeline:
         return self.people[int(shuffled[position if position < half else position - half])]
 
 
-def place(track: Track, seed: int, camera: Camera, time_s: float) -> Placed:
+def place(track: Track, identity: Identity, camera: Camera, time_s: float) -> Placed:
     """Where a track is at a moment, and in which phase of its gait."""
-    identity = make_person(seed, *track.person).wardrobe[track.clothes]
     before_m, pause_s, standing_heading = track.pause
     moving_s = time_s - track.start_s
     pause_start = before_m / track.speed
@@ -147,17 +154,16 @@ def _along(track: Track, way_m: float) -> tuple[tuple[float, float], tuple[float
 
 
 def _sample_track(
-    camera: Camera, number: int, person: tuple[str, int], start_s: float, seed: int, rng: np.random.Generator
+    camera: Camera, number: int, person: tuple[str, int], start_s: float, num_clothes: int, rng: np.random.Generator
 ) -> Track:
     near, far = depth_range(camera)
-    wardrobe = make_person(seed, *person).wardrobe
     kind = rng.random()
     depth = float(np.exp(rng.uniform(np.log(near), np.log(far))))
     is_crossing = kind < 0.62
     points = _crossing(camera, depth, near, far, rng) if is_crossing else _along_the_view(camera, near, far, rng)
     speed = float(np.clip(rng.normal(1.3, 0.2), 0.8, 1.9))
     track = Track(
-        number, person, int(rng.integers(len(wardrobe))), start_s, speed, points, (0.0, 0.0, 0.0),
+        number, person, int(rng.integers(num_clothes)), start_s, speed, points, (0.0, 0.0, 0.0),
         float(rng.uniform(0.0, 0.18)), float(rng.random()),
     )  # fmt: skip
     if rng.random() < 0.14:

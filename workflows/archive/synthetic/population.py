@@ -14,7 +14,7 @@ from workflows.archive.synthetic.taxonomy import Identity, look_alike, sample_id
 
 SPLITS = ("train", "test")
 LOOK_ALIKE_SHARE = 0.4  # of odd identities, who then resemble the even one before them
-SECOND_CLOTHES_SHARE = 0.12  # of all identities
+SECOND_CLOTHES_SHARE = 0.12  # of all identities, unless asked otherwise
 STREAMS = {"person": 1, "clothes": 2, "camera": 3, "order": 4, "track": 5, "noise": 6, "words": 7, "queries": 8}
 
 
@@ -37,8 +37,8 @@ class Person:
 
 
 @lru_cache(maxsize=4096)
-def make_person(seed: int, split: str, number: int) -> Person:
-    """Identity `number` of a split."""
+def make_person(seed: int, split: str, number: int, second_clothes_share: float = SECOND_CLOTHES_SHARE) -> Person:
+    """Identity `number` of a split; a larger share of changing clothes leaves first sets as they are."""
     rng = stream("person", seed, split, number)
     is_look_alike = number % 2 == 1 and rng.random() < LOOK_ALIKE_SHARE
     if is_look_alike:
@@ -46,7 +46,7 @@ def make_person(seed: int, split: str, number: int) -> Person:
     else:
         identity = sample_identity(rng)
     wardrobe: tuple[Identity, ...] = (identity,)
-    if rng.random() < SECOND_CLOTHES_SHARE:
+    if rng.random() < second_clothes_share:
         wardrobe += (with_other_clothes(identity, stream("clothes", seed, split, number)),)
     return Person(f"{split}-{number:04d}", split, wardrobe)
 

@@ -77,7 +77,7 @@ def _colour_of(number: int) -> tuple[int, int, int]:
 
 def _card(config: SynthConfig, split: str, number: int) -> Image.Image:
     """Three views of a person, name and description."""
-    person = make_person(config.seed, split, number)
+    person = make_person(config.seed, split, number, config.second_clothes_share)
     card = Image.new("RGB", (368, 318), (255, 255, 255))
     draw = ImageDraw.Draw(card)
     for place, heading in enumerate(HEADINGS_DEG):

@@ -2,7 +2,7 @@
 
 OUT/videos/cam-01.mp4              one film per camera
 OUT/tables/frames/                 FRAMES rows with the truth (a step folder); `score` is the visible share
-OUT/tables/queries/  galleries/    one Parquet file each
+OUT/tables/queries/  galleries/  wardrobe/    one Parquet file each
 OUT/detections/cam-01.det.txt      what a detector might have found, MOT format
 OUT/archive.json                   settings, splits and notes; written last
 """
@@ -29,6 +29,7 @@ from workflows.archive.synthetic.stretch import (
     segment_name,
 )
 from workflows.archive.synthetic.video import join_stretches
+from workflows.archive.synthetic.wardrobe import wardrobe_table
 from workflows.ledger import Shard, StepIdentity
 from workflows.plan.shapes import this_machine
 from workflows.plan.work import StageWork, StepWork, seconds_on
@@ -107,6 +108,7 @@ def finish_archive(config: SynthConfig, out: Folder, shards: Sequence[Shard]) ->
     questions = ask(album, best_height_px=0.24 * config.height)
     out.write_table("tables/queries/queries.parquet", queries_table(questions, frames))
     out.write_table("tables/galleries/galleries.parquet", galleries_table(config, questions))
+    out.write_table("tables/wardrobe/wardrobe.parquet", wardrobe_table(config))
     out.write_json("archive.json", _record(config, questions))
 
 

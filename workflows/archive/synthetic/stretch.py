@@ -15,7 +15,7 @@ from workflows.archive.synthetic.camera import Camera, sample_camera
 from workflows.archive.synthetic.config import SynthConfig
 from workflows.archive.synthetic.description import describe
 from workflows.archive.synthetic.itinerary import Timeline, Track
-from workflows.archive.synthetic.population import make_person, stream
+from workflows.archive.synthetic.population import SECOND_CLOTHES_SHARE, make_person, stream
 from workflows.archive.synthetic.scene import PersonTruth, Scene
 from workflows.archive.synthetic.video import decode_stretch, encode_stretch
 from workflows.ledger import Shard, make_shard_id
@@ -73,8 +73,12 @@ def plan_stretches(config: SynthConfig) -> list[Shard]:
 
 
 def content_settings(config: SynthConfig) -> dict[str, Any]:
-    """The settings that change what is made."""
-    return config.model_dump(exclude={"out", "preview", "max_quarantine_share"})
+    """The settings that change what is made. A setting that came later is left out where it changes nothing, so that
+    archives made before it can still be continued."""
+    settings = config.model_dump(exclude={"out", "preview", "max_quarantine_share"})
+    if config.second_clothes_share == SECOND_CLOTHES_SHARE:
+        del settings["second_clothes_share"]
+    return settings
 
 
 def film_frame(config: SynthConfig, camera_number: int, frame_index: int) -> Filmed:
@@ -157,7 +161,7 @@ def _persons(config: SynthConfig, camera_number: int, index: int, filmed: Filmed
         left, top, right, bottom = truth.box_xyxy_px
         if truth.visibility < LEAST_VISIBILITY or bottom - top < LEAST_HEIGHT_PX:
             continue
-        person = make_person(config.seed, *track.person)
+        person = make_person(config.seed, *track.person, config.second_clothes_share)
         words = stream("words", config.seed, camera_number, index, track.number)
         rows.append({
             "person_id": f"{frame_id}/{len(rows)}",

@@ -42,6 +42,7 @@ class Tube:
     ribs_m: float = 0.0  # period of quilted ribs, 0 for none
     keep: Keep | None = None
     gloss: float = 0.0
+    is_skin: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,213 @@
+"""One training step's loss: which terms each task and model has (eq. 9, 10 and 14), over one batch of one task.
+
+Knows nothing of samplers, optimizers or processes; `gather` lets the memory banks of several workers stay equal.
+
+Shapes: B samples; D width; I width of the instruction encoder; N identities.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.instruct_reid.editing import InstructionTokens
+from modeling.instruct_reid.instruction_encoder import InstructionBatch
+from modeling.instruct_reid.instructions import DESCRIPTIVE_TASKS, Task
+from modeling.instruct_reid.irm import Irm
+from modeling.instruct_reid.losses import (
+    IdentityClassifier,
+    KlForm,
+    Mining,
+    adaptive_triplet_loss,
+    contrastive_loss,
+    hard_label_loss,
+    hardest_strangers,
+    matching_loss,
+    relatedness,
+    soft_label_loss,
+)
+from modeling.instruct_reid.memory_bank import MemoryBank
+
+Supervision = Literal["memory", "triplet"]
+Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class IrmLossSettings:
+    """Weights and forms; defaults are the paper's where it names them."""
+
+    alpha: float = 3.0
+    """α of eq. 9, on the adaptive triplet loss (Fig. 8 a)."""
+    beta: float = 5.0
+    """β of eq. 14, on the hard label loss (Fig. 8 b)."""
+    margin: float = 0.3
+    """m of eq. 7; distances are between unit vectors, in [0, 4]."""
+    mining: Mining = "hard"
+    is_adaptive: bool = True
+    """False: the plain triplet loss, Table VIII's "w/o L_atri"."""
+    supervision: Supervision = "memory"
+    """What IRM++ learns from beside identities: the banks of eq. 14, or the triplet loss (the baseline IRM*)."""
+    temperature: float = 0.05
+    """Of the softmax over a bank in eq. 12 and 13 (the paper: none, that is 1)."""
+    kl_form: KlForm = "kl"
+    contrast_temperature: float = 0.07
+
+
+@dataclass(frozen=True)
+class IrmBatch:
+    """B samples of one task."""
+
+    task: Task
+    pixels: Tensor
+    """(B, 3, h, w)."""
+    instructions: InstructionBatch
+    """B instructions; those of gallery samples describe the sample itself."""
+    is_query: Tensor
+    """bool (B,): whether IRM++ fuses the sample with its instruction or takes the image alone."""
+    identity: Tensor
+    """int64 (B,), numbers below N."""
+
+    def to(self, device: torch.device | str) -> "IrmBatch":
+        return IrmBatch(
+            self.task, self.pixels.to(device), self.instructions.to(device), self.is_query.to(device),
+            self.identity.to(device),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class IrmLossTerms:
+    """Weighted terms of one step; 0 where a task or model does not have one."""
+
+    identity: Tensor
+    triplet: Tensor
+    soft: Tensor
+    hard: Tensor
+    contrast: Tensor
+    match: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack([getattr(self, field.name) for field in fields(self)]).sum()
+
+
+def _alone(features: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
+    return features, identity
+
+
+class IrmObjective(nn.Module):
+    """The model with what only training needs: classifiers, the match head, and the memory banks.
+
+    All tasks share the bank of retrieval features, for they share one gallery; texts and pictures of clothes are not
+    comparable, so each task that describes persons has a bank of auxiliary features of its own.
+    """
+
+    def __init__(self, irm: Irm, num_identities: int, settings: IrmLossSettings) -> None:
+        super().__init__()
+        self.irm, self.settings = irm, settings
+        irm.instruction.requires_grad_(not irm.config.instruction.is_fixed)
+        width, instruction_width = irm.config.image.width, irm.config.instruction.width
+        self.identify = IdentityClassifier(width, num_identities)
+        self.identify_fused = IdentityClassifier(width, num_identities) if irm.config.kind == "irm" else None
+        self.match = nn.Linear(width, 2)
+        uses_banks = irm.config.kind == "irm++" and settings.supervision == "memory"
+        self.retrieval_bank = MemoryBank(num_identities, width) if uses_banks else None
+        described = sorted(DESCRIPTIVE_TASKS) if uses_banks else []
+        self.auxiliary_banks = nn.ModuleDict(
+            {task: MemoryBank(num_identities, instruction_width, seed=n) for n, task in enumerate(described, start=1)}
+        )
+
+    def forward(self, batch: IrmBatch, gather: Gather = _alone) -> IrmLossTerms:
+        """The step's terms. `gather` collects (features, identities) of all workers, in the same order on each."""
+        instruction = self.irm.encode_instructions(batch.instructions)
+        if batch.task == "T2I":
+            terms = self._text_to_image(batch, instruction, gather)
+        elif self.irm.config.kind == "irm":
+            terms = self._irm(batch, instruction)
+        else:
+            terms = self._irm_plus_plus(batch, instruction, gather)
+        return replace(terms, identity=terms.identity + self._nothing_of_all())
+
+    def _irm(self, batch: IrmBatch, instruction: InstructionTokens) -> IrmLossTerms:
+        """Eq. 9: α L_atri + L_id on F and on F_out."""
+        assert self.identify_fused is not None
+        tokens = self.irm.image_tokens(batch.pixels, instruction)
+        image, fused = tokens[:, 0], self.irm.fuse(tokens, instruction)
+        identity = self.identify(image, batch.identity) + self.identify_fused(fused, batch.identity)
+        triplet = self._triplet(image, batch, instruction) + self._triplet(fused, batch, instruction)
+        return self._terms(identity, triplet=triplet)
+
+    def _irm_plus_plus(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
+        """Eq. 14 on the retrieval feature: F_q of query samples, F_g of gallery samples."""
+        tokens = self.irm.image_tokens(batch.pixels)
+        chosen = batch.is_query
+        retrieval = tokens[:, 0].clone()
+        if chosen.any():
+            retrieval[chosen] = self.irm.fuse(tokens[chosen], instruction.rows(chosen)).to(retrieval.dtype)
+        if self.retrieval_bank is None:
+            identity = self.identify(retrieval, batch.identity)
+            return self._terms(identity, triplet=self._triplet(retrieval, batch, instruction))
+        return self._by_banks(batch.task, retrieval, batch.identity, instruction.feature_BI, gather)
+
+    def _text_to_image(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
+        """Eq. 10; IRM++ adds eq. 14, with the text as the query and the image as the gallery."""
+        tokens, text = self.irm.image_tokens(batch.pixels), self.irm.text_features(instruction)
+        image = tokens[:, 0]
+        contrast = contrastive_loss(image, text, batch.identity, self.settings.contrast_temperature)
+        match = self._match(tokens, text, instruction, batch.identity)
+        if self.retrieval_bank is None:
+            return self._terms(contrast=contrast, match=match)
+        both, twice = torch.cat([image, text]), batch.identity.repeat(2)
+        auxiliary = instruction.feature_BI.repeat(2, 1)
+        terms = self._by_banks(batch.task, both, twice, auxiliary, gather)
+        return self._terms(terms.identity, soft=terms.soft, hard=terms.hard, contrast=contrast, match=match)
+
+    def _by_banks(
+        self, task: Task, retrieval: Tensor, identity: Tensor, auxiliary: Tensor, gather: Gather
+    ) -> IrmLossTerms:
+        """Eq. 14; the banks store the step's features after its losses."""
+        settings, bank_r = self.settings, self.retrieval_bank
+        assert bank_r is not None
+        similar = bank_r.similarity(retrieval)
+        how = {"temperature": settings.temperature, "form": settings.kl_form}
+        hard = settings.beta * hard_label_loss(identity, similar, **how)  # type: ignore[arg-type]
+        soft = None
+        if task in DESCRIPTIVE_TASKS:  # a sentence that suits everybody is no label of anybody
+            bank_a = self.auxiliary_banks[task]
+            assert isinstance(bank_a, MemoryBank)
+            soft = soft_label_loss(bank_a.similarity(auxiliary), similar, **how)  # type: ignore[arg-type]
+            bank_a.store(*gather(auxiliary.detach(), identity))
+        bank_r.store(*gather(retrieval.detach(), identity))
+        return self._terms(self.identify(retrieval, identity), soft=soft, hard=hard)
+
+    def _triplet(self, features: Tensor, batch: IrmBatch, instruction: InstructionTokens) -> Tensor:
+        is_told_apart = self.settings.is_adaptive and batch.task in DESCRIPTIVE_TASKS
+        related = relatedness(batch.identity, instruction.feature_BI if is_told_apart else None)
+        unit = F.normalize(features.float(), dim=1)
+        return self.settings.alpha * adaptive_triplet_loss(
+            unit, related, margin=self.settings.margin, mining=self.settings.mining
+        )
+
+    def _match(self, tokens: Tensor, text: Tensor, instruction: InstructionTokens, identity: Tensor) -> Tensor:
+        """True pairs, each image with its hardest wrong text, and each text with its hardest wrong image."""
+        with torch.no_grad():
+            similarity = F.normalize(tokens[:, 0], dim=1) @ F.normalize(text, dim=1).t()
+            wrong_text, wrong_image = (hardest_strangers(s, identity) for s in (similarity, similarity.t()))
+        here = torch.arange(len(identity), device=identity.device)
+        images, texts = torch.cat([here, here, wrong_image]), torch.cat([here, wrong_text, here])
+        fused = self.irm.fuse(tokens[images], instruction.rows(texts))
+        return matching_loss(self.match(fused), identity[images] == identity[texts])
+
+    def _nothing_of_all(self) -> Tensor:
+        """0, through every trained weight: no task uses them all, but optimizers that split their state need all."""
+        return torch.stack([p.flatten()[0] for p in self.parameters() if p.requires_grad]).sum() * 0.0
+
+    def _terms(
+        self, identity: Tensor | None = None, *, triplet: Tensor | None = None, soft: Tensor | None = None,
+        hard: Tensor | None = None, contrast: Tensor | None = None, match: Tensor | None = None,
+    ) -> IrmLossTerms:  # fmt: skip
+        zero = self.match.weight.new_zeros(())
+        given = (identity, triplet, soft, hard, contrast, match)
+        return IrmLossTerms(*(zero if term is None else term for term in given))

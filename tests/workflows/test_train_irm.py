@@ -1,0 +1,179 @@
+"""The multi-task sampler, batches, and a run that learns and resumes exactly."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modeling.errors import ConfigError, DataError
+from modeling.instruct_reid.checkpoint import load_irm
+from modeling.instruct_reid.config import PRESETS, IrmConfig
+from modeling.instruct_reid.instructions import SENTENCES, TASKS
+from tests.modeling.instruct_reid.small_irm import IMAGE, WORDS, small_irm
+from tests.workflows.reid_archive import reid_archive
+from workflows.train.irm_batching import ReidBatcher
+from workflows.train.irm_config import IrmTrainConfig
+from workflows.train.irm_run import IrmRun, learning_rate
+from workflows.train.irm_sampler import TaskSampler
+from workflows.train.irm_samples import ReidSamples, load_reid_samples
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return reid_archive(str(tmp_path_factory.mktemp("reid-train") / "archive")).path("tables/frames")
+
+
+@pytest.fixture(scope="module")
+def samples(frames: str) -> ReidSamples:
+    return load_reid_samples([frames], gap_s=0.5)
+
+
+@pytest.fixture(autouse=True)
+def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", IrmConfig(image=IMAGE, instruction=WORDS))
+
+
+def _sampler(samples: ReidSamples, **changes: Any) -> TaskSampler:
+    settings = {"identities_per_step": 4, "pictures_per_identity": 4, "seed": 0} | changes
+    return TaskSampler(samples, settings.pop("tasks", TASKS), **settings)
+
+
+def test_samples(samples: ReidSamples) -> None:
+    assert samples.num_identities == 6
+    assert set(samples.attributes) == set(samples.pictures) == set(samples.clothes.tolist())
+    assert samples.is_infrared.any() and all(samples.texts)
+    cut = samples.upper_clothes(0)
+    assert cut.shape[0] > 30 and cut.shape[2] == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_any_number_of_workers_trains_every_task_and_shares_the_same_step(
+    samples: ReidSamples, num_workers: int
+) -> None:
+    workers = [_sampler(samples, worker=n, num_workers=num_workers) for n in range(num_workers)]
+    single = _sampler(samples)
+
+    def alone(step: int) -> list[int]:
+        return samples.identity[single.draw(step).rows[::4]].tolist()
+
+    counts: Counter[str] = Counter()
+    for step in range(12):
+        draws = [worker.draw(step) for worker in workers]
+        assert len({draw.task for draw in draws}) == 1
+        identities = np.concatenate([samples.identity[draw.rows[::4]] for draw in draws])
+        assert len(identities) == 4 and sorted(identities) == sorted(alone(step))
+        counts[draws[0].task] += 1
+    assert counts == dict.fromkeys(TASKS, 2)
+
+
+def test_a_draw_depends_on_seed_and_step_alone(samples: ReidSamples) -> None:
+    one, same, other = (_sampler(samples, seed=seed).draw(7) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.rows, same.rows)
+    np.testing.assert_array_equal(one.wanted, same.wanted)
+    assert (one.task, one.rows.tolist()) != (other.task, other.rows.tolist())
+
+
+def test_each_task_draws_what_it_is_about(samples: ReidSamples) -> None:
+    sampler = _sampler(samples)
+    for step in range(24):
+        draw = sampler.draw(step)
+        assert draw.is_query.tolist() == [True, True, False, False] * 4
+        for rows, wanted in zip(draw.rows.reshape(4, 4), draw.wanted.reshape(4, 4), strict=True):
+            assert len(set(samples.identity[rows].tolist())) == 1
+            clothes, asked, infrared = samples.clothes[rows], samples.clothes[wanted], samples.is_infrared[rows]
+            if draw.task == "VI":
+                assert infrared[:2].all() != infrared[2:].all() and infrared[0] == infrared[1]
+            else:
+                assert not infrared.any()
+            if draw.task == "Trad":
+                assert len(set(clothes.tolist())) == 1
+            if draw.task in ("CC", "CTCC"):
+                assert not set(clothes[:2].tolist()) & set(clothes[2:].tolist())
+            if draw.task in ("CTCC", "LI"):
+                assert set(asked.tolist()) == set(clothes[2:].tolist())
+            np.testing.assert_array_equal(wanted[2:], rows[2:])
+
+
+def test_tasks_that_the_data_cannot_ask_are_left_out(samples: ReidSamples) -> None:
+    plain = ReidSamples(**{**samples.__dict__, "is_infrared": np.zeros(len(samples.crops), dtype=np.bool_)})
+    assert _sampler(plain).tasks == tuple(task for task in TASKS if task != "VI")
+    with pytest.raises(DataError, match="infrared"):
+        _sampler(plain, tasks=("VI",))
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        _sampler(samples, num_workers=3)
+
+
+def test_batches(samples: ReidSamples) -> None:
+    irm = small_irm()
+    sampler, batcher = _sampler(samples), ReidBatcher(samples, irm, seed=0, augment_strength=0.5)
+    for step in range(12):
+        draw = sampler.draw(step)
+        batch, again = (batcher.batch(draw, step) for _ in range(2))
+        assert batch.pixels.shape == (16, 3, 32, 16) and len(batch.instructions) == 16
+        torch.testing.assert_close(batch.pixels, again.pixels)
+        assert len(batch.instructions.picture_rows) == (16 if draw.task == "CTCC" else 0)
+        if draw.task in SENTENCES:
+            texts = irm.instruction.tokenizer.batch_decode(batch.instructions.token_ids, skip_special_tokens=True)
+            assert all(any(text.strip() in s for s in SENTENCES[draw.task]) for text in texts)
+
+
+def _config(frames: str, out: Path, **changes: Any) -> IrmTrainConfig:
+    settings = {
+        "what": "irmpp", "frames": [frames], "out": str(out), "steps": 6, "identities_per_step": 4,
+        "learning_rate": 1e-3, "warmup_steps": 2, "log_every": 1,
+    }  # fmt: skip
+    return IrmTrainConfig(**(settings | changes))
+
+
+@pytest.mark.parametrize("what", ["irm", "irmpp"])
+def test_a_stopped_run_continues_as_if_it_had_not_stopped(
+    samples: ReidSamples, frames: str, tmp_path: Path, what: str
+) -> None:
+    whole = IrmRun(_config(frames, tmp_path / "whole", what=what), samples).run()
+    IrmRun(_config(frames, tmp_path / "cut", what=what, steps=3), samples).run()
+    continued = IrmRun(_config(frames, tmp_path / "cut", what=what), samples).run()
+    for (name, one), other in zip(whole.state_dict().items(), continued.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+    figures = [json.loads(line) for line in (tmp_path / "cut" / "figures.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in figures] == [1, 2, 3, 4, 5, 6]
+    assert load_irm(str(tmp_path / "cut" / "model")).config.kind == ("irm" if what == "irm" else "irm++")
+
+
+def test_one_task_alone_is_learned(samples: ReidSamples, frames: str, tmp_path: Path) -> None:
+    config = _config(frames, tmp_path, tasks=("Trad",), steps=40, learning_rate=3e-3)
+    IrmRun(config, samples).run()
+    losses = [json.loads(line)["Trad/identity"] for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+
+
+def test_learning_rate() -> None:
+    config = IrmTrainConfig(what="irm", frames=["x"], out="x")
+    assert learning_rate(0, config) == pytest.approx(1e-7)
+    assert learning_rate(1000, config) == learning_rate(3000, config) == pytest.approx(1e-5)
+    falling = config.model_copy(update={"schedule": "cosine"})
+    assert learning_rate(4000, falling) == pytest.approx(2e-7)
+
+
+def test_config_is_checked() -> None:
+    with pytest.raises(ValueError, match="must be even"):
+        IrmTrainConfig(what="irm", frames=["x"], out="x", pictures_per_identity=3)
+    with pytest.raises(ValueError, match="none twice"):
+        IrmTrainConfig(what="irm", frames=["x"], out="x", tasks=("LI", "LI"))
+
+
+def test_another_number_of_identities_cannot_continue_a_run(samples: ReidSamples, frames: str, tmp_path: Path) -> None:
+    IrmRun(_config(frames, tmp_path, steps=1), samples).run()
+    kept = samples.identity < 5
+    fewer = ReidSamples(
+        samples.crops[kept], samples.identity[kept], samples.clothes[kept], samples.camera[kept],
+        samples.is_infrared[kept], [t for t, keep in zip(samples.texts, kept, strict=True) if keep],
+        samples.pictures, samples.attributes,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="other frames"):
+        IrmRun(_config(frames, tmp_path), fewer)

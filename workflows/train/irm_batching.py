@@ -1,0 +1,71 @@
+"""From a step's draw to the tensors of one training step, with the augmentation of §V-B and more.
+
+Shapes: B samples; H W pixels of the model's pictures.
+"""
+
+import numpy as np
+import torch
+
+from modeling.instruct_reid.attributes import describe_attributes
+from modeling.instruct_reid.instructions import Instruction, draw_sentence
+from modeling.instruct_reid.irm import Irm
+from modeling.instruct_reid.objective import IrmBatch
+from workflows.train.augment import degrade, erase, photometric, sample_windows
+from workflows.train.irm_sampler import TaskDraw
+from workflows.train.irm_samples import ReidSamples
+from workflows.train.samples import CROP_MARGIN
+
+INSIDE = CROP_MARGIN / (1 + 2 * CROP_MARGIN)
+"""Where the box begins in a stored crop, as a share of its sides."""
+
+
+class ReidBatcher:
+    """Holds the samples and the model's sizes; a batch follows from the draw, the seed and the step."""
+
+    def __init__(self, samples: ReidSamples, irm: Irm, *, seed: int, augment_strength: float) -> None:
+        """`augment_strength` scales the changes of light; 0 leaves the paper's cropping, flipping and erasing."""
+        self._samples, self._seed, self._strength = samples, seed, augment_strength
+        self._encoder, image = irm.instruction, irm.config.image
+        self._size = (image.height_px, image.width_px)
+        self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
+
+    def batch(self, draw: TaskDraw, step: int, worker: int = 0) -> IrmBatch:
+        """Augmented crops with an instruction each."""
+        rng = np.random.default_rng([self._seed, 4, step, worker])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        instructions = [
+            self._instruction(draw, place, rng) for place in range(len(draw.rows))
+        ]  # fmt: skip
+        return IrmBatch(
+            task=draw.task,
+            pixels=self._pixels(draw, generator),
+            instructions=self._encoder.prepare(instructions),
+            is_query=torch.from_numpy(draw.is_query),
+            identity=torch.from_numpy(self._samples.identity[draw.rows]),
+        )
+
+    def _instruction(self, draw: TaskDraw, place: int, rng: np.random.Generator) -> Instruction:
+        """A sentence of the pool, a picture of the wanted clothes, or a description of the wanted person."""
+        samples, wanted = self._samples, int(draw.wanted[place])
+        clothes = int(samples.clothes[wanted])
+        if draw.task == "CTCC":
+            is_template = draw.is_query[place] and clothes in samples.pictures
+            return Instruction(image=samples.pictures[clothes] if is_template else samples.upper_clothes(wanted))
+        if draw.task == "T2I":
+            return Instruction(text=samples.texts[wanted])
+        if draw.task == "LI":
+            known = samples.attributes.get(clothes)
+            return Instruction(text=describe_attributes(known, rng) if known else samples.texts[wanted])
+        return draw_sentence(draw.task, rng)
+
+    def _pixels(self, draw: TaskDraw, generator: torch.Generator) -> torch.Tensor:
+        crops = torch.from_numpy(self._samples.crops[draw.rows]).permute(0, 3, 1, 2).float() / 255
+        count = len(crops)
+        low = INSIDE + 0.08 * (2 * torch.rand(count, 2, generator=generator) - 1)
+        high = 1 - INSIDE + 0.08 * (2 * torch.rand(count, 2, generator=generator) - 1)
+        flips = torch.rand(count, generator=generator) < 0.5
+        pixels = sample_windows(crops, torch.cat([low, high], dim=1), self._size, flips)
+        if self._strength > 0:
+            pixels = photometric(pixels, generator, strength=self._strength)
+            pixels = degrade(pixels, generator)
+        return (erase(pixels, generator) - self._mean) / self._std

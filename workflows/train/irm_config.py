@@ -1,0 +1,98 @@
+"""Settings of `psreid train irm` and `psreid train irmpp`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from modeling.instruct_reid.instructions import TASKS, Task, named_task
+from workflows.config import StepConfig
+
+
+class IrmLosses(StepConfig):
+    """Weights and forms of the losses; the paper's where it names them."""
+
+    alpha: Annotated[float, Field(ge=0)] = 3.0
+    """Weight of the adaptive triplet loss (eq. 9)."""
+    beta: Annotated[float, Field(ge=0)] = 5.0
+    """Weight of the hard label loss (eq. 14)."""
+    margin: Annotated[float, Field(ge=0)] = 0.3
+    """Largest margin of the triplet loss, between unit vectors (eq. 7)."""
+    mining: Literal["hard", "all"] = "hard"
+    """Each anchor's worst triplet, or the mean of all."""
+    is_adaptive: bool = True
+    """Whether instructions decide the margin; false is the plain triplet loss."""
+    supervision: Literal["memory", "triplet"] = "memory"
+    """What IRM++ learns from beside identities: memory banks (eq. 14), or triplets (the baseline IRM*)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Sharpness of the softmax over a memory bank; the paper has none, that is 1."""
+    kl_form: Literal["kl", "printed"] = "kl"
+    """Eq. 12 and 13 as a divergence, or with the fraction as printed."""
+    contrast_temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Sharpness of the contrastive loss of T2I (eq. 10)."""
+
+
+class IrmTrainConfig(StepConfig):
+    """What to train on, which model, and for how long."""
+
+    what: Literal["irm", "irmpp"]
+    """irm: IRM, whose gallery listens to instructions; irmpp: IRM++, whose gallery is encoded once for all tasks."""
+    frames: list[str]
+    """Frames folders with identities (`psreid synth` writes them at OUT/tables/frames)."""
+    out: str
+    """Local folder of the run: checkpoint, figures, and the model at OUT/model."""
+    preset: str = "tiny"
+    """Sizes of the model: tiny, or base (the paper's)."""
+    image_weights: str | None = None
+    """Published ViT or PASS weights; by default the preset's."""
+    instruction_weights: str | None = None
+    """An ALBEF checkpoint or BLIP folder; by default the preset's."""
+    edits: bool | None = None
+    """Whether the image encoder listens to instructions (eq. 3-6); by default IRM yes, IRM++ no."""
+    tasks: tuple[Task, ...] = TASKS
+    """All of them is multi-task learning, one is single-task learning. Tasks the data cannot ask are left out."""
+    steps: Annotated[int, Field(ge=1)] = 4000
+    """Optimizer steps of the whole run, over all tasks."""
+    identities_per_step: Annotated[int, Field(ge=2)] = 32
+    """P: identities of one step, over all workers."""
+    pictures_per_identity: Annotated[int, Field(ge=2)] = 4
+    """K: pictures of each; half of them are queries."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Highest rate of AdamW; 1e-5 is the paper's for pretrained weights, random ones need about 1e-3."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    """Steps over which the rate rises linearly from a hundredth."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: as it is (the paper), or falling to a fiftieth at the last step."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Of AdamW."""
+    augment_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Changes of light, colour and sharpness beside cropping, flipping and erasing; 0 is the paper's."""
+    gap_s: Annotated[float, Field(ge=0)] = 0.5
+    """Of each track one picture in every so many seconds is used."""
+    seed: int = 0
+    """Decides the weights at the start, what each step draws and how it is augmented."""
+    losses: IrmLosses = IrmLosses()
+    """Weights and forms of the losses."""
+    start_from: str | None = None
+    """A trained model whose weights the run starts from."""
+    checkpoint_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds between checkpoints."""
+    log_every: Annotated[int, Field(ge=1)] = 20
+    """Steps between rows of OUT/figures.jsonl."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of the computation."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """Names of tasks in any case."""
+        return tuple(named_task(str(name)) for name in value) if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _even(self) -> "IrmTrainConfig":
+        if self.pictures_per_identity % 2:
+            raise ValueError(
+                f"pictures_per_identity is {self.pictures_per_identity}: it must be even, half are queries"
+            )
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks are {self.tasks}: name at least one, and none twice")
+        return self
