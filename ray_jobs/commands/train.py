@@ -1,17 +1,19 @@
-"""`psreid train foundation | psreid FRAMES... OUT`."""
+"""`psreid train foundation | psreid | irm | irmpp FRAMES... OUT`."""
 
 import argparse
 
 from ray_jobs.cli import Command, Plan, Progress, Summary
 from workflows.config import StepConfig
 from workflows.train.config import FoundationConfig, PsReidTrainConfig
+from workflows.train.irm_config import IrmTrainConfig
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        choices=["foundation", "psreid"],
-        help="foundation: a small model, whole, from random weights; psreid: the paper's two stages, on Ray Train",
+        choices=["foundation", "psreid", "irm", "irmpp"],
+        help="foundation: a small model, whole, from random weights; psreid: the paper's two stages, on Ray Train; "
+        "irm, irmpp: instruct-ReID, all six tasks, on Ray Train",
     )
     parser.add_argument("frames", metavar="FRAMES", nargs="+", help="frames folders with identities, masks and texts")
     parser.add_argument("out", metavar="OUT", help="folder of the run")
@@ -31,10 +33,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _config_class(options: argparse.Namespace) -> type[StepConfig]:
+    if options.what in ("irm", "irmpp"):
+        return IrmTrainConfig
     return FoundationConfig if options.what == "foundation" else PsReidTrainConfig
 
 
-def _run(config: FoundationConfig | PsReidTrainConfig, progress: Progress) -> Summary:
+def _run(config: FoundationConfig | PsReidTrainConfig | IrmTrainConfig, progress: Progress) -> Summary:
+    if isinstance(config, IrmTrainConfig):
+        from workflows.train.irm_step import run_irm
+
+        return run_irm(config, progress)
     if isinstance(config, FoundationConfig):
         from workflows.train.step import run_foundation
 
@@ -44,7 +52,11 @@ def _run(config: FoundationConfig | PsReidTrainConfig, progress: Progress) -> Su
     return run_psreid(config, progress)
 
 
-def _plan(config: FoundationConfig | PsReidTrainConfig) -> Plan:
+def _plan(config: FoundationConfig | PsReidTrainConfig | IrmTrainConfig) -> Plan:
+    if isinstance(config, IrmTrainConfig):
+        from workflows.train.irm_step import plan_irm
+
+        return plan_irm(config)
     if isinstance(config, FoundationConfig):
         from workflows.train.step import plan_foundation
 
@@ -56,7 +68,7 @@ def _plan(config: FoundationConfig | PsReidTrainConfig) -> Plan:
 
 COMMAND = Command(
     name="train",
-    help="Train a model: foundation, psreid.",
+    help="Train a model: foundation, psreid, irm, irmpp.",
     config_class=FoundationConfig,
     add_arguments=_add_arguments,
     run=_run,

@@ -1,4 +1,4 @@
-"""DeepSpeed around a PS-ReID model: one engine for ZeRO 0 to 3, and its optimizer's state as whole tensors.
+"""DeepSpeed around a model in training: one engine for ZeRO 0 to 3, and its optimizer's state as whole tensors.
 
 The state is taken out and put back as one tensor per parameter, so a checkpoint knows neither the ZeRO stage nor the
 number of workers it was written with.
@@ -55,7 +55,7 @@ class EngineSettings:
 class Engine:
     """A DeepSpeed engine whose gradients are summed over processes."""
 
-    def __init__(self, module: TrainingModule, settings: EngineSettings, *, workers: int) -> None:
+    def __init__(self, module: nn.Module, settings: EngineSettings, *, workers: int) -> None:
         import deepspeed
 
         _quieten()
@@ -72,10 +72,9 @@ class Engine:
             _keep_small_parameters_gathered(self._engine)
         self._fill_moments(0)
 
-    def forward(self, pairs: Pairs) -> StepOutput:
-        """Loss terms of this process's share."""
-        output: StepOutput = self._engine(pairs)
-        return output
+    def forward(self, batch: Any) -> Any:
+        """What the module gives for this process's share of a batch."""
+        return self._engine(batch)
 
     def backward_and_step(self, loss: Tensor) -> float | None:
         """The backward pass of one batch, and the optimizer's step after the last of an accumulation.

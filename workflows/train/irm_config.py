@@ -74,12 +74,24 @@ class IrmTrainConfig(StepConfig):
     """Weights and forms of the losses."""
     start_from: str | None = None
     """A trained model whose weights the run starts from."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Ray Train processes that share each step's identities; 0 trains in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    """Cores of a worker, and its threads."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    """0: CPUs and gloo, 1: a GPU each and NCCL."""
+    zero_stage: Annotated[int, Field(ge=0, le=2)] = 0
+    """DeepSpeed ZeRO: what of the optimizer's state and gradients is split over workers."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 200
+    """Steps between checkpoints."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """How often workers that die are replaced before the run fails; -1: always."""
     checkpoint_s: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds between checkpoints."""
+    """Seconds between checkpoints, with workers 0."""
     log_every: Annotated[int, Field(ge=1)] = 20
-    """Steps between rows of OUT/figures.jsonl."""
+    """Steps between rows of OUT/figures.jsonl, with workers 0."""
     threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of the computation."""
+    """CPU threads of the computation, with workers 0."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -95,4 +107,8 @@ class IrmTrainConfig(StepConfig):
             )
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks are {self.tasks}: name at least one, and none twice")
+        if self.workers and self.identities_per_step % self.workers:
+            raise ValueError(
+                f"identities_per_step is {self.identities_per_step}: {self.workers} workers cannot share it evenly"
+            )
         return self

@@ -26,6 +26,7 @@ from modeling.instruct_reid.instructions import SENTENCES
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.objective import IrmBatch, IrmLossSettings, IrmLossTerms, IrmObjective
 from modeling.ps_reid.vocabulary import train_tokenizer
+from workflows.train.engine import BETAS
 from workflows.train.irm_batching import ReidBatcher
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_sampler import TaskSampler
@@ -63,7 +64,7 @@ def make_optimizer(objective: nn.Module, config: IrmTrainConfig) -> torch.optim.
         {"params": [p for _, p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for _, p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS)
 
 
 def learning_rate(step: int, config: IrmTrainConfig) -> float:

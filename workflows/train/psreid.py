@@ -119,12 +119,12 @@ def _train(config: PsReidTrainConfig, name: str, progress: Progress, audience: A
     from workflows.train.draws import PairSampler, held_out_identities
     from workflows.train.mailbox import Collector, open_mailbox
     from workflows.train.state import StateStore
-    from workflows.train.worker import Task, draw_plan
+    from workflows.train.worker import Task, draw_plan, train_worker
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     ensure_ray()
-    _check_cluster(config)
+    check_cluster(config.workers, cpus=config.cpus_per_worker, gpus=config.gpus_per_worker)
     store, total = StateStore(Folder(config.out)), config.stage1.steps + config.stage2.steps
     tables = read_frames(config.frames)
     held_out = held_out_identities(tables.catalogue, config.held_out_share, config.seed)
@@ -132,27 +132,25 @@ def _train(config: PsReidTrainConfig, name: str, progress: Progress, audience: A
     done = _steps_done(config, store)
     start = RunStart(name, config.model_dump(mode="json"), config.out, done, total)
     progress.start("train", total=total, done=done, unit="step")
-    seen = _Seen(done, progress)
+    seen = Seen(done, progress)
     mailbox = open_mailbox()
     collector = Collector(mailbox, audience, on_step=seen.at, say=progress.say)
     with collector.running(lambda: audience.tell(lambda listener: listener.on_start(start))):
         for stage in _stages_left(config, store):
-            _fit(Task(config, stage, tables, mailbox), f"{name}-stage{stage}", collector, callbacks)
+            fit(train_worker, Task(config, stage, tables, mailbox), f"{name}-stage{stage}", collector, callbacks)
     progress.finish()
 
 
-def _fit(task: Any, name: str, collector: Any, callbacks: Sequence[Any]) -> None:
-    """One Ray Train run; its own records are of no use afterwards, for the state is ours."""
+def fit(loop: Any, task: Any, name: str, collector: Any, callbacks: Sequence[Any]) -> None:
+    """One Ray Train run of a worker's loop; its own records are of no use afterwards, for the state is ours."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-
-    from workflows.train.worker import train_worker
 
     config = task.config
     resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.gpus_per_worker else {})
     with tempfile.TemporaryDirectory(prefix="psreid-train-") as records:
         trainer = TorchTrainer(
-            train_worker,
+            loop,
             train_loop_config={"task": task},
             torch_config=TorchConfig(
                 backend="nccl" if config.gpus_per_worker else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S
@@ -188,7 +186,7 @@ def _root_cause(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(inner).__name__
 
 
-class _Seen:
+class Seen:
     """Steps counted once, however often they are told."""
 
     def __init__(self, done: int, progress: Progress) -> None:
@@ -218,15 +216,16 @@ def _stages_left(config: PsReidTrainConfig, store: Any) -> list[int]:
     return left
 
 
-def _check_cluster(config: PsReidTrainConfig) -> None:
+def check_cluster(workers: int, *, cpus: float, gpus: int) -> None:
+    """Raises ConfigError when Ray cannot hold this many workers, with so much each, at once."""
     import ray
 
     have = ray.cluster_resources()
-    wanted = {"GPU": float(config.workers * config.gpus_per_worker), "CPU": config.workers * config.cpus_per_worker}
+    wanted = {"GPU": float(workers * gpus), "CPU": workers * cpus}
     for kind, amount in wanted.items():
         if amount > have.get(kind, 0.0):
             raise ConfigError(
-                f"{config.workers} workers need {amount:g} {kind}s at once, and Ray sees {have.get(kind, 0.0):g}. "
+                f"{workers} workers need {amount:g} {kind}s at once, and Ray sees {have.get(kind, 0.0):g}. "
                 "Lower workers or cpus_per_worker, or set RAY_ADDRESS to a cluster that has them."
             )
 

@@ -1,0 +1,203 @@
+"""What each Ray Train worker runs to train IRM or IRM++, from its newest checkpoint to its last step.
+
+All workers do the same task in a step, each on its share of the step's identities; DeepSpeed averages the gradients,
+and the memory banks store what all of them saw. Losses within a batch are within each worker's share.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from modeling.errors import JobError, PsreidError
+from modeling.instruct_reid.checkpoint import save_irm
+from modeling.instruct_reid.objective import IrmBatch, IrmLossTerms, IrmObjective
+from workflows.storage import Folder
+from workflows.train.engine import MOMENTS, Engine, EngineSettings
+from workflows.train.irm_batching import ReidBatcher
+from workflows.train.irm_config import IrmTrainConfig
+from workflows.train.irm_run import CLIP_NORM, MODEL_FOLDER, figures_of, learning_rate, make_objective
+from workflows.train.irm_sampler import TaskSampler
+from workflows.train.irm_samples import load_reid_samples
+from workflows.train.mailbox import Message
+from workflows.train.state import StateStore, save_state
+from workflows.train.worker import prefetched
+
+STAGE = 1  # of the checkpoints: there is only one
+
+
+@dataclass(frozen=True)
+class IrmTask:
+    """What a worker is told."""
+
+    config: IrmTrainConfig
+    mailbox: Any
+
+
+class IrmModule(nn.Module):
+    """The objective as DeepSpeed calls it."""
+
+    def __init__(self, objective: IrmObjective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, batch: IrmBatch) -> IrmLossTerms:
+        terms: IrmLossTerms = self.objective(batch, gather_from_workers)
+        return terms
+
+
+def gather_from_workers(features_BD: Tensor, identity_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The features and identities of all workers, in the order of their ranks, equal on each."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return features_BD, identity_B
+    gathered: list[list[Tensor]] = []
+    for tensor in (features_BD.contiguous(), identity_B.contiguous()):
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor)
+        gathered.append(parts)
+    return torch.cat(gathered[0]), torch.cat(gathered[1])
+
+
+def train_irm_worker(told: Mapping[str, Any]) -> None:
+    """Ray Train's `train_loop_per_worker`."""
+    task: IrmTask = told["task"]
+    if not task.config.gpus_per_worker:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
+    import ray
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    try:
+        IrmWorker(task, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()).run()
+    except PsreidError as error:  # told in its own words, and not tried again
+        ray.get(task.mailbox.post.remote(Message("failure", error=error)))
+
+
+class IrmWorker:
+    """One worker's run."""
+
+    def __init__(self, task: IrmTask, rank: int, workers: int, device: torch.device) -> None:
+        self._task, self._config, self._rank, self._workers, self._device = task, task.config, rank, workers, device
+        config = task.config
+        self._store = StateStore(Folder(config.out))
+        samples = load_reid_samples(config.frames, gap_s=config.gap_s)
+        self._objective = make_objective(config, samples).to(device).train()
+        self._sampler = TaskSampler(
+            samples, config.tasks, identities_per_step=config.identities_per_step,
+            pictures_per_identity=config.pictures_per_identity, seed=config.seed, worker=rank, num_workers=workers,
+        )  # fmt: skip
+        self._batcher = ReidBatcher(
+            samples, self._objective.irm, seed=config.seed, augment_strength=config.augment_strength
+        )
+        self._rows: list[dict[str, Any]] = []
+        self._step, self._engine = self._start()
+
+    def run(self) -> None:
+        """Trains to the last step and leaves the model in OUT/model."""
+        started = time.monotonic()
+        for step, batch in prefetched(self._make, self._step, self._config.steps):
+            figures = self._train_step(step, batch)
+            self._step = step + 1
+            self._note(figures, time.monotonic() - started)
+            if self._step == self._config.steps or self._step % self._config.checkpoint_every == 0:
+                self._checkpoint()
+            started = time.monotonic()
+        self._engine.close()
+        if self._rank == 0:
+            _export(self._objective, Folder(self._config.out), self._store)
+        dist.barrier()
+
+    def _start(self) -> tuple[int, Engine]:
+        """The engine, at the newest checkpoint or at the start; weights at the start follow from the seed alone."""
+        saved = self._store.newest(STAGE)
+        stored = self._store.read(saved) if saved else {}
+        load_values(self._objective, stored)
+        config = self._config
+        settings = EngineSettings(config.zero_stage, 1, CLIP_NORM, config.learning_rate, config.weight_decay)
+        engine = Engine(IrmModule(self._objective), settings, workers=self._workers)
+        if saved is not None:
+            engine.restore(_moments(engine.parameters, stored), saved.step)
+        if self._rank == 0:
+            self._store.drop_incomplete(STAGE)
+        dist.barrier()
+        return (saved.step if saved else 0), engine
+
+    def _make(self, step: int) -> IrmBatch:
+        return self._batcher.batch(self._sampler.draw(step), step, self._rank)
+
+    def _train_step(self, step: int, batch: IrmBatch) -> dict[str, float]:
+        rate = learning_rate(step, self._config)
+        self._engine.set_learning_rate(rate)
+        terms = self._engine.forward(batch.to(self._device))
+        norm = self._engine.backward_and_step(terms.total / self._workers)  # the engine adds up, a mean is wanted
+        figures = figures_of(batch.task, terms)
+        if not (math.isfinite(figures["loss"]) and norm is not None and math.isfinite(norm)):
+            raise JobError(
+                f"the loss is {figures['loss']} and the gradient's norm {norm} at step {step + 1}. Lower learning_rate "
+                "or raise warmup_steps, in a new output folder."
+            )
+        return figures | {"learning_rate": rate, "gradient_norm": norm}
+
+    def _note(self, figures: Mapping[str, float], seconds: float) -> None:
+        if self._rank:
+            return
+        row = {"step": self._step, **{name: float(f"{value:.7g}") for name, value in figures.items()}}
+        self._rows.append(row | {"seconds": round(seconds, 3)})
+        self._task.mailbox.post.remote(Message("step", self._step, dict(figures)))
+
+    def _checkpoint(self) -> None:
+        """Figures first, then the state: a complete checkpoint has the whole curve up to it."""
+        if self._rank == 0 and self._rows:
+            name = f"figures/{STAGE}-{self._rows[0]['step'] - 1:08d}.jsonl"
+            Folder(self._config.out).write_bytes(name, "".join(json.dumps(row) + "\n" for row in self._rows).encode())
+        self._rows = []
+        save_state(
+            self._store, chain(self._engine.state(), self._banks()), stage=STAGE, step=self._step, rank=self._rank,
+            workers=self._workers, barrier=dist.barrier,
+        )  # fmt: skip
+
+    def _banks(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """The memory banks, equal on all workers, under the names that the engine gives parameters."""
+        own = dict(self._objective.named_parameters())
+        for name, tensor in self._objective.state_dict().items():
+            if name not in own:
+                yield f"objective.{name}", {"value": tensor.cpu().clone()}
+
+
+def load_values(objective: IrmObjective, stored: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Puts weights and memory banks of a checkpoint into the objective; an empty checkpoint changes nothing."""
+    values = {name.removeprefix("objective."): tensors["value"] for name, tensors in stored.items()}
+    objective.load_state_dict(values, strict=False)
+
+
+def _moments(
+    parameters: Mapping[str, nn.Parameter], stored: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's moments; zero for a weight that no step has reached yet."""
+    return {
+        name: {m: stored.get(name, {}).get(m, torch.zeros(parameter.shape)) for m in MOMENTS}
+        for name, parameter in parameters.items()
+    }
+
+
+def _export(objective: IrmObjective, out: Folder, store: StateStore) -> None:
+    """Writes the trained model from the last checkpoint."""
+    import tempfile
+    from pathlib import Path
+
+    saved = store.newest(STAGE)
+    assert saved is not None
+    load_values(objective, store.read(saved))
+    with tempfile.TemporaryDirectory(prefix="psreid-irm-") as folder:
+        save_irm(objective.irm, Path(folder), dtype=torch.float16)
+        for file in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+            out.write_bytes(f"{MODEL_FOLDER}/{file.relative_to(folder)}", file.read_bytes())
