@@ -100,7 +100,7 @@ def _fit(config: IrmTrainConfig, name: str, progress: Progress, audience: Any, c
     start = RunStart(name, config.model_dump(mode="json"), config.out, done, config.steps)
     progress.start("train", total=config.steps, done=done, unit="step")
     mailbox = open_mailbox()
-    collector = Collector(mailbox, audience, Seen(done, progress).at)
+    collector = Collector(mailbox, audience, on_step=Seen(done, progress).at, say=progress.say)
     with collector.running(lambda: audience.tell(lambda listener: listener.on_start(start))):
         fit(train_irm_worker, IrmTask(config, mailbox), name, collector, callbacks)
     progress.finish()

@@ -6,7 +6,6 @@ and the memory banks store what all of them saw. Losses within a batch are withi
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,19 +16,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from modeling.errors import JobError, PsreidError
+from modeling.errors import JobError
 from modeling.instruct_reid.checkpoint import save_irm
 from modeling.instruct_reid.objective import IrmBatch, IrmLossTerms, IrmObjective
 from workflows.storage import Folder
 from workflows.train.engine import MOMENTS, Engine, EngineSettings
+from workflows.train.group import run_in_group
 from workflows.train.irm_batching import ReidBatcher
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_run import CLIP_NORM, MODEL_FOLDER, figures_of, learning_rate, make_objective
 from workflows.train.irm_sampler import TaskSampler
 from workflows.train.irm_samples import load_reid_samples
 from workflows.train.mailbox import Message
+from workflows.train.pacing import prefetched
 from workflows.train.state import StateStore, save_state
-from workflows.train.worker import prefetched
 
 STAGE = 1  # of the checkpoints: there is only one
 
@@ -69,17 +69,7 @@ def gather_from_workers(features_BD: Tensor, identity_B: Tensor) -> tuple[Tensor
 def train_irm_worker(told: Mapping[str, Any]) -> None:
     """Ray Train's `train_loop_per_worker`."""
     task: IrmTask = told["task"]
-    if not task.config.gpus_per_worker:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
-    import ray
-    import ray.train.torch
-
-    context = ray.train.get_context()
-    try:
-        IrmWorker(task, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()).run()
-    except PsreidError as error:  # told in its own words, and not tried again
-        ray.get(task.mailbox.post.remote(Message("failure", error=error)))
+    run_in_group(task, lambda rank, workers, device: IrmWorker(task, rank, workers, device).run())
 
 
 class IrmWorker:

@@ -7,7 +7,6 @@ that dies takes its group down, Ray Train starts another, and that goes on from 
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from modeling.errors import JobError, PsreidError
+from modeling.errors import JobError
 from modeling.ps_reid.losses import LossTerms, LossWeights
 from modeling.ps_reid.objective import COUPLED_TERMS, StepOutput
 from modeling.ps_reid.shares import ProcessShares
@@ -29,6 +28,7 @@ from workflows.train.draws import DrawPlan, PairSampler, held_out_identities
 from workflows.train.engine import Engine, EngineSettings, TrainingModule
 from workflows.train.finish import finish_run, look_at_held_out
 from workflows.train.grid import GridMaker
+from workflows.train.group import run_in_group
 from workflows.train.mailbox import Message
 from workflows.train.pacing import learning_rate, pair_figures, prefetched
 from workflows.train.parts import DTYPES, load_trained, prepare_for_training, select_trainable, start_model
@@ -65,24 +65,7 @@ class Task:
 def train_worker(told: Mapping[str, Any]) -> None:
     """Ray Train's `train_loop_per_worker`."""
     task: Task = told["task"]
-    if not task.config.gpus_per_worker:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
-    import ray
-    import ray.train.torch
-
-    if ray.get(task.mailbox.has_failed.remote()):
-        return  # Ray Train has started the group again, and there is nothing to mend
-    context = ray.train.get_context()
-    try:
-        StageRun(task, context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()).run()
-    except PsreidError as error:  # told in its own words; raised, for other workers may be waiting for this one
-        ray.get(task.mailbox.post.remote(Message("failure", error=error)))
-        raise
-    except Exception as error:  # Ray Train starts the group again
-        said = f"a worker failed ({type(error).__name__}: {error}); going on from the last checkpoint"
-        ray.get(task.mailbox.post.remote(Message("trouble", text=said)))
-        raise
+    run_in_group(task, lambda rank, workers, device: StageRun(task, rank, workers, device).run())
 
 
 class StageRun:
