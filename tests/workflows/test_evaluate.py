@@ -17,11 +17,13 @@ from modeling.types import PairDecision, TargetInput
 from tests.workflows import small_archive as small
 from tests.workflows import small_benchmark as bench
 from workflows.evaluate import steps
+from workflows.evaluate.benchmark import open_benchmark
 from workflows.evaluate.config import EvaluateConfig
 from workflows.evaluate.step import run_evaluate
 from workflows.index.frames import decode_image, person_boxes
 from workflows.ledger import Ledger
 from workflows.progress import Progress, Summary
+from workflows.schema import ALL_QUERIES
 from workflows.search.queries import query_input
 from workflows.storage import Folder
 
@@ -165,6 +167,16 @@ def test_an_empty_gallery_gives_nulls_and_no_crash(tmp_path: Path, model: str) -
     assert [empty[name] for name in ("giou", "ciou", "top1", "mAP", "mINP")] == [None] * 5
     assert empty["interval95"] == {} and empty["pairs"] == 1
     assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_a_gallery_for_all_queries_is_each_ones_own(tmp_path: Path) -> None:
+    frames = [0, 1, 2, 3]
+    together = bench.write_benchmark(tmp_path / "together", pairs={"Small": {ALL_QUERIES: frames, "q-red": [2]}})
+    one_by_one = {row["query_id"]: [2] if row["query_id"] == "q-red" else frames for row in bench.queries()}
+    apart = bench.write_benchmark(tmp_path / "apart", pairs={"Small": one_by_one})
+    both = [open_benchmark(EvaluateConfig(data=data, models=("tiny",))) for data in (together, apart)]
+    assert both[0].galleries == both[1].galleries
+    assert set(both[0].galleries["Small"]) == set(one_by_one)
 
 
 def test_no_gallery_at_all_and_an_unknown_one_are_refused(tmp_path: Path, model: str) -> None:

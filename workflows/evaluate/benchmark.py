@@ -11,7 +11,7 @@ from workflows.evaluate.config import FLOOR_GALLERY, EvaluateConfig
 from workflows.index.frames import frame_ids_of
 from workflows.index.inputs import StepInput, open_step
 from workflows.ledger import Ledger, make_shard_id, table_checksum
-from workflows.schema import GALLERIES, QUERIES, require_table
+from workflows.schema import ALL_QUERIES, GALLERIES, QUERIES, require_table
 from workflows.storage import Folder, split_uri
 
 MOST_NAMED = 3  # ids listed in an error
@@ -52,6 +52,8 @@ def open_benchmark(config: EvaluateConfig) -> Benchmark:
     queries_table = _read(tables.child("queries").uri, QUERIES)
     galleries_table = _read(tables.child("galleries").uri, GALLERIES)
     galleries = _chosen_galleries(galleries_table, _wanted(config), source=tables.child("galleries").uri)
+    all_ids = queries_table["query_id"].to_pylist()
+    galleries = {name: _for_each_query(gallery, all_ids) for name, gallery in galleries.items()}
     needed = {query_id for gallery in galleries.values() for query_id in gallery}
     queries = {row["query_id"]: row for row in queries_table.to_pylist() if row["query_id"] in needed}
     _check_queries(queries, needed, source=tables.child("queries").uri)
@@ -117,6 +119,13 @@ def _chosen_galleries(table: pa.Table, wanted: Sequence[str], *, source: str) ->
     if unknown:
         raise ConfigError(f"there is no gallery {', '.join(unknown)} in {source}; it holds {', '.join(galleries)}")
     return {name: galleries[name] for name in (wanted or galleries)}
+
+
+def _for_each_query(gallery: Mapping[str, list[str]], query_ids: Sequence[str]) -> dict[str, list[str]]:
+    """A gallery given once for all queries, as each query's own (one list, shared)."""
+    shared = gallery.get(ALL_QUERIES)
+    own = {query_id: frame_ids for query_id, frame_ids in gallery.items() if query_id != ALL_QUERIES}
+    return own if shared is None else dict.fromkeys(query_ids, shared) | own
 
 
 def _check_queries(queries: Mapping[str, Mapping[str, Any]], needed: set[str], *, source: str) -> None:
