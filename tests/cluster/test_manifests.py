@@ -59,12 +59,18 @@ def test_the_validator_sees_a_misspelt_field(tmp_path: Path) -> None:
 
 def test_the_job_in_the_folder_is_the_one_that_submit_prints() -> None:
     config = SubmitConfig(words=(*SEARCH, "--gpus-per-actor", "1"), kuberay=True)
-    assert read("rayjob.yaml") == build_manifest(config)
+    assert nameless(read("rayjob.yaml")) == nameless(build_manifest(config))
 
 
 def test_the_cron_job_in_the_folder_is_the_one_that_submit_prints() -> None:
     config = SubmitConfig(words=(*INGEST, "--", *INDEX), cron="0 2 * * *", time_zone="Europe/Berlin")
-    assert read("raycronjob.yaml") == build_manifest(config)
+    assert nameless(read("raycronjob.yaml")) == nameless(build_manifest(config))
+
+
+def nameless(manifest: Any) -> Any:
+    """Without the digits of the name, which change whenever a command gains a setting."""
+    metadata = manifest["metadata"]
+    return manifest | {"metadata": metadata | {"name": metadata["name"].rpartition("-")[0]}}
 
 
 def test_the_standing_cluster_is_the_one_that_jobs_bring() -> None:
