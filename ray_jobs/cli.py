@@ -39,6 +39,7 @@ COMMANDS = (
     "evaluate-reid",
     "train",
     "sweep",
+    "tracking",
     "submit",
     "jobs",
     "status",
@@ -115,7 +116,7 @@ def _config_of(command: Command, options: argparse.Namespace) -> tuple[StepConfi
     settings = read_settings(options.config_file, flags, options.sets)
     cluster = check_settings(ClusterConfig, settings.pop(CLUSTER, None) or {})
     config_class = command.choose_config(options) if command.choose_config else command.config_class
-    return check_settings(config_class, settings), cluster
+    return _pinned(check_settings(config_class, settings)), cluster
 
 
 def _run(command: Command, options: argparse.Namespace) -> int:
@@ -138,6 +139,13 @@ def _progress(options: argparse.Namespace) -> Progress:
     if options.log_json:
         return LogProgress()
     return Progress() if options.quiet else BarProgress()
+
+
+def _pinned(config: StepConfig) -> StepConfig:
+    """Aliases of a Model Registry become versions here, once for the whole command."""
+    from workflows.tracking.registry import pin_models
+
+    return pin_models(config)
 
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:

@@ -78,6 +78,16 @@ def hold_lock(folder: Folder) -> Iterator[None]:
         _release(folder, owner)
 
 
+def wait_until_free(folder: Folder, *, wait_s: float) -> None:
+    """Returns when no living driver holds the lock, or after `wait_s`: one that was killed takes moments to be gone."""
+    give_up_at = time.monotonic() + wait_s
+    while time.monotonic() < give_up_at:
+        other = _read(folder)
+        if other is None or _is_dead(folder, other):
+            return
+        time.sleep(CHECK_EVERY_S / 4)
+
+
 def _take(folder: Folder, owner: dict[str, Any]) -> None:
     text = json.dumps(owner).encode()
     while not folder.create_bytes(LOCK, text):

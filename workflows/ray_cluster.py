@@ -42,7 +42,7 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     try:
         with _stderr_closed() if not debug else nullcontext():
             if address:
-                ray.init(address=address, **shared)
+                ray.init(address=address, runtime_env=_runtime_env(), **shared)
                 return
             ray.init(
                 address="local",
@@ -79,6 +79,12 @@ def fit_to_cluster(
     scale = cluster_cpus / cpus
     logger.info("%.2f CPUs are wanted at once, Ray has %g: reserving %.0f %% of each", cpus, cluster_cpus, 100 * scale)
     return [_shrunk(spec, scale, can_grow=can_grow) for spec in stages]
+
+
+def _runtime_env() -> dict[str, dict[str, str]] | None:
+    """What workers of a cluster need of this process's environment: where registered models come from. No secrets."""
+    found = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI",) if os.environ.get(name)}
+    return {"env_vars": found} if found else None
 
 
 def _shrunk(spec: StageSpec, scale: float, *, can_grow: bool) -> StageSpec:

@@ -145,10 +145,11 @@ def check_weights(model: str) -> Iterator[Finding]:
     """Whether the model loads, and how long that takes."""
     from modeling.errors import PsreidError
     from modeling.ps_reid.judge import Judge
+    from workflows.tracking.registry import local_model
 
     started = time.monotonic()
     try:
-        Judge.load(model)
+        Judge.load(local_model(model))
     except PsreidError as error:
         yield Finding("FAIL", "weights", str(error))
         return

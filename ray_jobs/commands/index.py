@@ -12,12 +12,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="name or path of the model that embeds persons (default: tiny)")
     parser.add_argument("--actors", type=int, metavar="N", help="workers (default: one a core)")
     parser.add_argument("--gpus-per-actor", type=float, metavar="G", help="GPUs of a worker (default: 0, on the CPU)")
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow server (default: MLFLOW_TRACKING_URI)")
 
 
 def _run(config: IndexConfig, progress: Progress) -> Summary:
     from workflows.index.step import run_index
+    from workflows.tracking.step import track_command
 
-    return run_index(config, progress)
+    return track_command("index", config, config.out, lambda: run_index(config, progress))
 
 
 def _plan(config: IndexConfig) -> Plan:

@@ -60,13 +60,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--judge-actors", type=int, metavar="N", help="workers that judge (default: one a core)")
     how.add_argument("--segment-actors", type=int, metavar="N", help="workers that draw masks (default: half as many)")
     how.add_argument("--gpus-per-actor", type=float, metavar="G", help="GPUs of a worker (default: 0, on the CPU)")
+    how.add_argument("--tracking-uri", metavar="URI", help="MLflow server (default: MLFLOW_TRACKING_URI)")
     how.add_argument("--no-report", dest="report", action="store_false", default=None, help="write matches only")
 
 
 def _run(config: SearchConfig, progress: Progress) -> Summary:
     from workflows.search.step import run_search
+    from workflows.tracking.step import track_command
 
-    return run_search(config, progress)
+    return track_command("search", config, config.out, lambda: run_search(config, progress))
 
 
 def _plan(config: SearchConfig) -> Plan:

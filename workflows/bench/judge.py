@@ -25,6 +25,7 @@ from workflows.bench.pairs import PERSONS, all_pairs, made_up_queries, made_up_t
 from workflows.bench.promise import WAYS, TokenCounts, count_tokens, promised_ratio, token_prices
 from workflows.bench.stopwatch import CLOCKS, Stopwatch
 from workflows.progress import Progress
+from workflows.tracking.registry import local_model
 
 PARTS = ("vision", "language", "read-out", "rest")
 LEAST_TARGETS = len(PERSONS)  # one of each kind
@@ -88,7 +89,7 @@ def bench_judge(config: BenchConfig, progress: Progress) -> JudgeBench:
     """Times all ways for every number of queries."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    joint = Judge.load(config.model, attention="joint", device=config.device)
+    joint = Judge.load(local_model(config.model), attention="joint", device=config.device)
     bench = _Bench(config, joint, Judge(joint.model, attention="separated"), made_up_targets(config.targets))
     prices = token_prices(joint.model)
     progress.start("bench judge", total=len(config.queries) * config.repeats * len(WAYS), unit="run")

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from workflows.config import StepConfig
+from workflows.tracking.config import TrackedConfig
 
 
-class IndexConfig(StepConfig):
+class IndexConfig(TrackedConfig):
     """What to encode, with which model, on how many workers."""
 
     frames: str
@@ -15,7 +15,7 @@ class IndexConfig(StepConfig):
     out: str
     """Folder for the index."""
     model: str = "tiny"
-    """Model whose person encoder embeds the persons: a name, or the path of a saved model."""
+    """Model whose person encoder embeds the persons: a name, the path of a saved model, or models:/NAME@ALIAS."""
     batch_persons: Annotated[int, Field(ge=1)] = 64
     """Persons embedded in one forward pass, at least; whole frames are added."""
     actors: Annotated[int, Field(ge=1)] | None = None

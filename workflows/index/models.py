@@ -7,6 +7,8 @@ never needs them. Each function is picklable and runs in a worker.
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from workflows.tracking.registry import local_model
+
 if TYPE_CHECKING:
     from modeling.ps_reid.judge import Judge
     from modeling.ps_reid.person_encoder import PersonEncoder
@@ -18,7 +20,7 @@ def identity_of_model(model: str) -> str:
     """Changes with the model's weights and config. Read once a process: large weights take seconds to hash."""
     from modeling.ps_reid.folder import model_identity
 
-    return model_identity(model)
+    return model_identity(local_model(model))
 
 
 def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
@@ -27,6 +29,7 @@ def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
     from modeling.ps_reid import person_encoder
     from modeling.ps_reid.folder import model_folder
 
+    model = local_model(model)
     if is_irm_folder(model_folder(model)):
         from modeling.instruct_reid.encoder import load_irm_encoder
 
@@ -37,10 +40,11 @@ def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
 def load_judge(model: str, *, attention: str | None, threshold: float, device: str, dtype: str) -> "Judge":
     from modeling.ps_reid.judge import Judge
 
-    return Judge.load(model, attention=attention, threshold=threshold, device=device, dtype=dtype)  # type: ignore[arg-type]
+    folder = local_model(model)
+    return Judge.load(folder, attention=attention, threshold=threshold, device=device, dtype=dtype)  # type: ignore[arg-type]
 
 
 def load_segmenter(model: str, *, device: str) -> "Segmenter":
     from modeling.ps_reid.segmenter import Segmenter
 
-    return Segmenter.load(model, device=device)
+    return Segmenter.load(local_model(model), device=device)

@@ -7,14 +7,14 @@ from pydantic import Field, field_validator, model_validator
 
 from modeling.errors import ConfigError
 from workflows.clock import parse_moment
-from workflows.config import StepConfig
 from workflows.index.filter import FrameFilter
+from workflows.tracking.config import TrackedConfig
 
 LEAST_SHORTLIST = 50  # frames
 SHORTLIST_SHARE = 0.02  # of the archive's frames
 
 
-class SearchConfig(StepConfig):
+class SearchConfig(TrackedConfig):
     """Whom to look for, where, and how thoroughly.
 
     Queries come from the table `queries`, or one query from `image`, `text`, `frame` and `box`.
@@ -39,7 +39,8 @@ class SearchConfig(StepConfig):
     frames: str | None = None
     """Folder of the frames that were indexed; by default where the index found them."""
     model: str = "tiny"
-    """Model that judges and segments: a name, or the path of a saved model. Recall uses the index's own."""
+    """Model that judges and segments: a name, the path of a saved model, or models:/NAME@ALIAS of a Model Registry.
+    Recall uses the index's own."""
 
     recall: Literal["top", "none"] = "top"
     """`top` judges the frames whose persons look most alike; `none` judges every frame with every query."""

@@ -164,7 +164,8 @@ class _ListBlock:
     def remote(self, block: Any) -> Any:
         import ray
 
-        return ray.remote(num_cpus=READ_CPUS)(list_rows).remote(block)
+        # "DEFAULT": inside a Tune trial a task would else have to fit into the trial's own placement group
+        return ray.remote(num_cpus=READ_CPUS, scheduling_strategy="DEFAULT")(list_rows).remote(block)
 
 
 _list_block = _ListBlock()

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from workflows.config import StepConfig
+from workflows.tracking.config import TrackedConfig
 
 
 class FoundationConfig(StepConfig):
@@ -125,7 +126,7 @@ class LossConfig(StepConfig):
     """How much more a foreground pixel weighs in the weighted BCE."""
 
 
-class PsReidTrainConfig(StepConfig):
+class PsReidTrainConfig(TrackedConfig):
     """What to train on, from which model, in which stages, on which workers."""
 
     what: Literal["psreid"] = "psreid"
@@ -190,6 +191,8 @@ class PsReidTrainConfig(StepConfig):
     """Steps between evaluations; 0 evaluates at the end alone."""
     export_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the weights at OUT/model."""
+    register_as: str | None = None
+    """Registered model of MLflow that the result becomes a version of, and its champion where it is the best."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> "PsReidTrainConfig":

@@ -24,6 +24,7 @@ from modeling.ps_reid.losses import LossWeights
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import box_prompted_masks, crop_contrast, training_step
 from modeling.ps_reid.vocabulary import train_tokenizer
+from workflows.tracking.registry import local_model
 from workflows.train.batching import Batcher, Boxes, Crops, Pairs
 from workflows.train.pacing import pair_figures
 from workflows.train.samples import Sampler, Samples
@@ -195,7 +196,7 @@ class FoundationRun:
         """A run that continues takes its own tokenizer, whatever the samples are now."""
         if (self._folder / STATE_FILE).exists():
             return load_model(str(self._folder / "model"))
-        return load_model(start_from) if start_from else _fresh_model(config, samples)
+        return load_model(local_model(start_from)) if start_from else _fresh_model(config, samples)
 
     def _restore(self) -> int:
         file = self._folder / STATE_FILE

@@ -11,6 +11,7 @@ from modeling.ps_reid.checkpoint import load_model
 from modeling.ps_reid.folder import SHIPPED_FOLDER
 from modeling.ps_reid.grounding import Neck
 from modeling.ps_reid.model import PsReid
+from workflows.tracking.registry import local_model
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -23,7 +24,7 @@ def start_model(start_from: str | None, preset: str, *, published_dtype: torch.d
     Raises ConfigError for a preset that has neither shipped nor published weights.
     """
     if start_from is not None:
-        return load_model(start_from)
+        return load_model(local_model(start_from))
     if (SHIPPED_FOLDER / preset).is_dir():
         return load_model(preset)
     config = named_preset(preset)

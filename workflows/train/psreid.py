@@ -22,13 +22,14 @@ from workflows.progress import Plan, Progress, Summary
 from workflows.ray_cluster import ensure_ray
 from workflows.schema import SCHEMA_VERSION
 from workflows.storage import Folder
+from workflows.tracking.registry import local_model
 from workflows.train.config import PsReidTrainConfig
 from workflows.train.listener import RunFinish, RunStart, TrainingListener
 
 CODE_VERSION = "1"  # raised when the same settings would give another curve
 RUNTIME_KEYS = frozenset({
     "what", "out", "workers", "gpus_per_worker", "cpus_per_worker", "zero_stage", "recompute_activations",
-    "checkpoint_every", "report_every", "max_failures", "evaluate_every",
+    "checkpoint_every", "report_every", "max_failures", "evaluate_every", "tracking_uri", "experiment", "register_as",
 })  # fmt: skip
 """Settings that do not change what is learned."""
 COLLECTIVE_TIMEOUT_S = 7200  # one worker exports and evaluates while the others wait
@@ -97,7 +98,7 @@ def run_identity(config: PsReidTrainConfig) -> StepIdentity:
     inputs = {uri: open_step(uri, command="synth").digest for uri in config.frames}
     start = config.start_from or config.preset
     if config.start_from is not None or (SHIPPED_FOLDER / config.preset).is_dir():
-        inputs["start model"] = model_identity(start)
+        inputs["start model"] = model_identity(local_model(start))
     return StepIdentity(
         step="train psreid",
         config=config.model_dump(mode="json", exclude=set(RUNTIME_KEYS)),

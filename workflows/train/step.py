@@ -18,6 +18,7 @@ from workflows.plan.words import describe_bytes
 from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan, Progress, Summary
 from workflows.storage import Folder
+from workflows.tracking.registry import local_model
 from workflows.train.config import FoundationConfig
 from workflows.train.foundation import FoundationPlan, FoundationRun
 from workflows.train.samples import Samples, load_samples
@@ -40,7 +41,7 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
     progress.start("train", total=plan.steps, unit="step")
     run = FoundationRun(out, model_config, samples, plan, start_from=config.start_from, on_step=progress.advance)
     if config.sam_from:
-        run.model.segmentation.load_state_dict(load_segmentation(config.sam_from).state_dict())
+        run.model.segmentation.load_state_dict(load_segmentation(local_model(config.sam_from)).state_dict())
     run.run()
     progress.finish()
     headline = (
