@@ -2,6 +2,7 @@
 #
 #   make demo      film a small archive, ingest it, index it, search it, report on it
 #   make test      format check, lint, types, tests
+#   make test-long the tests that take minutes each: whole lines killed at random, several nodes, training on several workers
 #   make lint      the same without the tests
 #   make install   only the set-up
 
@@ -11,7 +12,7 @@ DEMO ?= demo-output
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo lint test clean-demo
+.PHONY: install demo lint test test-long clean-demo
 
 install: $(STAMP)
 
@@ -42,4 +43,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not long'
+
+test-long: $(STAMP)
+	$(BIN)/pytest -m long

@@ -10,7 +10,7 @@ from tests.faults.line import FRAMES_PER_VIDEO, Line, make_line
 from workflows.ledger import Ledger
 from workflows.storage import Folder
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 NEW = "cam-b.mp4"
 
 

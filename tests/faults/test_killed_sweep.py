@@ -56,6 +56,7 @@ def steps_of(out: Path) -> dict[str, list[int]]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_killed_sweep_repeats_no_finished_trial(server: TrackingServer, tmp_path: Path) -> None:
     out = tmp_path / "sweep"

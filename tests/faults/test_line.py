@@ -8,7 +8,7 @@ import pytest
 from tests.faults.harness import run_command, run_through_kills, step_contents, step_folders
 from tests.faults.line import Line, make_line
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 STEPS: dict[str, Callable[[Line, Path, str], list[str]]] = {
     "ingest": lambda line, good, out: line.ingest(out),

@@ -20,7 +20,7 @@ import yaml
 
 from tests.workflows.training_run import make_inputs, train_config, train_here
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 STEPS = 12
 GIVE_UP_S = 400.0

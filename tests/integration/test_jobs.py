@@ -21,7 +21,7 @@ from tests.faults.harness import WORKER_PREFIXES, count_markers, step_contents, 
 from workflows.ledger import Ledger
 from workflows.storage import Folder
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES, SHARD_FRAMES = 72, 4

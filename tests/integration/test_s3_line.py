@@ -13,7 +13,7 @@ from tests.s3_server import S3Server
 from workflows.ledger import Ledger
 from workflows.storage import Folder
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def run(command: list[str], environment: dict[str, str]) -> None:

@@ -16,6 +16,8 @@ from workflows.progress import Progress
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_step import run_irm
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -21,7 +21,7 @@ from workflows.train.listener import RunFinish, RunStart, TrainingListener
 from workflows.train.memory import memory_plan, sizes_of
 from workflows.train.worker import StageRun, Task
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 TOLERANCE = 1e-4
 ZERO_STAGES = (1, 2, 3)
