@@ -72,6 +72,13 @@ def test_figures_of_one_step_join() -> None:
     assert held.reports == (Report(2, 2.0, {"loss": 3.0, "eval_mAP": 0.5}),)
 
 
+def test_what_was_told_of_a_step_is_no_news() -> None:
+    held = Trial("a", 0, {}).reported(Report(2, 1.0, {"loss": 3.0, "eval_mAP": 0.5}))
+    assert held.news(Report(2, 9.0, {"loss": 3.0, "eval_top1": 1.0})).figures == {"eval_top1": 1.0}
+    assert held.news(Report(2, 9.0, {"loss": 2.5})).figures == {"loss": 2.5}
+    assert held.news(Report(3, 9.0, {"loss": 3.0})).figures == {"loss": 3.0}
+
+
 def test_a_failed_trial_has_no_value_and_can_be_forgotten(store: TrialStore) -> None:
     store.trials["a"] = Trial("a", 0, {})
     store.start(store.trials["a"])

@@ -71,6 +71,12 @@ class Trial:
         told = [report.figures[metric] for report in self.reports if metric in report.figures]
         return told[-1] if told and math.isfinite(told[-1]) else None
 
+    def news(self, report: Report) -> Report:
+        """The report without figures that were told at its step already."""
+        known = next((one.figures for one in self.reports if one.step == report.step), {})
+        new = {name: value for name, value in report.figures.items() if known.get(name) != value}
+        return replace(report, figures=new)
+
     @property
     def has_ended(self) -> bool:
         return self.status != "running"

@@ -101,8 +101,9 @@ class Recorder(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        report = read_report(result)
-        if report is not None:
+        told = read_report(result)
+        report = self._store.trials[_own_id(trial)].news(told) if told is not None else None
+        if report is not None and report.figures:
             self._watcher.on_report(self._store.report(_own_id(trial), report), report)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
