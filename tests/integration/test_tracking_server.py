@@ -61,7 +61,7 @@ def test_figures_from_before_during_and_after_an_outage_are_all_there(server: Tr
     server.stop()
     for step in (3, 4):
         run.figures(step, {"loss": 1 / step})
-    assert not tracking.flush(0.5)
+    assert not tracking.flush(5.0)
     server.start()
     run.figures(5, {"loss": 1 / 5})
     run.file("note.txt", b"a picture, say", "samples")
