@@ -31,7 +31,7 @@ class TrackingServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "said.txt").open("ab") as said:
             self._process = subprocess.Popen(
-                command, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                command, stdout=said, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"}, preexec_fn=_heed_sigint
             )
         give_up_at = time.monotonic() + START_WITHIN_S
         while not is_healthy(self.uri):
@@ -54,3 +54,8 @@ class TrackingServer:
     def client(self) -> Any:
         """An MLflow client of it."""
         return connect_client(self.uri)
+
+
+def _heed_sigint() -> None:
+    """A test run that a shell put into the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -27,7 +27,7 @@ def scope_of(table: pa.Table) -> dict[str, Any] | None:
     if "camera_id" in table.column_names:
         cameras = pc.unique(table["camera_id"])
         if len(cameras) <= MOST_CAMERAS:
-            scope["cameras"] = sorted(cameras.to_pylist())
+            scope["cameras"] = sorted(camera for camera in cameras.to_pylist() if camera is not None)
     for name in TIME_COLUMNS:
         if name in table.column_names:
             extremes = pc.min_max(table[name]).as_py()

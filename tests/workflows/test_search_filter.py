@@ -116,6 +116,8 @@ def test_a_part_that_says_nothing_of_itself_is_read() -> None:
     assert FrameFilter(cameras=("cam-9",), since=at(0)).may_hold(None)
     assert FrameFilter(cameras=("cam-9",)).may_hold({"timestamp_s": [0.0, 1.0]})
     assert scope_of(FRAMES.empty_table()) is None
+    nameless = pa.table({"camera_id": pa.array([None, "cam-b", "cam-a"], pa.string())})
+    assert scope_of(nameless) == {"cameras": ["cam-a", "cam-b"]}
 
 
 def test_frames_of_the_first_schema_are_read_without_a_clock(archive: str, tmp_path: Path) -> None:
