@@ -14,6 +14,7 @@ stays as it was until the new ones are done, so readers always see a whole archi
 """
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,10 +126,24 @@ def make_shard_id(*parts: JSON) -> str:
 
 def table_checksum(table: pa.Table) -> str:
     """sha256 of the rows, the same for equal tables whatever their chunks or the file's compression."""
-    digest = hashlib.sha256()
-    for batch in table.replace_schema_metadata(None).combine_chunks().to_batches():
-        digest.update(batch.serialize())
-    return digest.hexdigest()
+    sink, plain = _HashSink(), table.replace_schema_metadata(None).combine_chunks()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), plain.schema) as writer:  # hashed without a copy
+        writer.write_table(plain)
+    return sink.digest.hexdigest()
+
+
+class _HashSink(io.RawIOBase):
+    """A file that keeps the sha256 of what is written to it."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)
 
 
 class Ledger:

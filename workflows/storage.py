@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from modeling.errors import ConfigError, DataError, StorageError
 from workflows.remote import RETRY_FOR_S, RangeReader, call_remote, s3_filesystem
 
+LEAST_UNCACHED_BYTES = 1 << 20  # of a written file that leaves the page cache
 READ_BLOCK_BYTES = 4 << 20  # of a remote file opened for streaming reads, such as a video
 JSON = Any  # what json.dumps takes
 
@@ -90,21 +92,8 @@ class Folder:
         if self.is_remote:
             self._remote("write", name, lambda fs, key: fs.pipe_file(key, bytes(data)))
             return
-        path = Path(self.path(name))
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-            if durable:
-                _sync_folder(path.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise _local_error("write", self.path(name), error) from error
+        with self._local_file(name, durable=durable) as temporary:
+            temporary.write_bytes(data)
 
     def create_bytes(self, name: str, data: bytes) -> bool:
         """Writes the file if there is none of that name, and says whether it did.
@@ -192,21 +181,40 @@ class Folder:
 
         Pictures are compressed already: packing them again, or looking for repeats, costs three times the write.
         """
-        sink = pa.BufferOutputStream()
         plain = [field.name for field in table.schema if not pa.types.is_binary(field.type)]
-        if len(plain) == table.num_columns:
-            pq.write_table(table, sink, compression="zstd", row_group_size=row_group_rows)
-        else:
+        settings: dict[str, Any] = {"compression": "zstd", "row_group_size": row_group_rows}
+        if len(plain) < table.num_columns:
             strings = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            pq.write_table(
-                table,
-                sink,
-                compression=dict.fromkeys(plain, "zstd"),
-                use_dictionary=strings,
-                write_statistics=plain,
-                row_group_size=row_group_rows,
-            )
-        self.write_bytes(name, memoryview(sink.getvalue()))
+            settings |= {
+                "compression": dict.fromkeys(plain, "zstd"),
+                "use_dictionary": strings,
+                "write_statistics": plain,
+            }
+        if self.is_remote:
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink, **settings)
+            self.write_bytes(name, memoryview(sink.getvalue()))
+            return
+        with self._local_file(name) as temporary, pa.OSFile(str(temporary), "wb") as file:
+            pq.write_table(table, file, **settings)
+
+    @contextmanager
+    def _local_file(self, name: str, *, durable: bool = True) -> Iterator[Path]:
+        """A path to write to; what is there at the end becomes the file, whole or not at all."""
+        path = Path(self.path(name))
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                _sync_file(temporary)
+            temporary.replace(path)
+            if durable:
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise _local_error("write", self.path(name), error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def size_bytes(self, name: str) -> int:
         return self._stat(name)[0]
@@ -320,6 +328,17 @@ def _version(info: Mapping[str, Any]) -> str:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
+
+
+def _sync_file(path: Path) -> None:
+    """Makes a file's bytes survive a power cut. A large one leaves the page cache, whose pages the next one takes."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+        if os.fstat(descriptor).st_size >= LEAST_UNCACHED_BYTES and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

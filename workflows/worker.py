@@ -5,6 +5,7 @@ drops, quarantine, seconds, and `failure` once the whole job must stop). Nothing
 is not a row's fault travels to the driver as a note, so that the person sees its message and not a worker's traceback.
 """
 
+import gc
 import json
 import logging
 import os
@@ -108,6 +109,7 @@ class StageWorker:
             spec: StageSpec = pickle.loads(call.spec_pickle)
             self._stage = spec.factory(**spec.kwargs)
             limit_threads(call.cpus)  # again: the stage has imported its libraries by now
+            gc.freeze()  # they stay, so no collection needs to look at their objects again
         except Exception as error:
             self._failure = describe_failure(error, doing=f"stage {call.name} could not start")
 

@@ -4,10 +4,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-from av.video.reformatter import VideoReformatter
 
 from workflows.ingest.images import is_infrared
-from workflows.ingest.video_picture import VideoPicture
+from workflows.ingest.video_picture import Converter, VideoPicture
 
 FULL_RANGE = 2
 BT709 = 1
@@ -34,7 +33,7 @@ def from_jpeg(data) -> np.ndarray:
 @pytest.mark.parametrize("size_hw", [(96, 128), (97, 131)])
 @pytest.mark.parametrize("format", ["yuv420p", "yuvj420p"])
 def test_planes_and_bgr_give_the_same_picture(size_hw, format):
-    picture = VideoPicture(decoded(smooth_picture(*size_hw), format), VideoReformatter())
+    picture = VideoPicture(decoded(smooth_picture(*size_hw), format), Converter())
     assert picture.planes is not None and picture.size_hw == size_hw
     shown = from_jpeg(picture.jpeg(95)).astype(int)
     difference = np.abs(shown - picture.bgr.astype(int))
@@ -46,7 +45,7 @@ def test_planes_and_bgr_give_the_same_picture(size_hw, format):
     "frame", [decoded(smooth_picture(64, 64), "yuv444p"), decoded(smooth_picture(64, 64), colorspace=BT709)]
 )
 def test_other_kinds_go_through_bgr(frame):
-    picture = VideoPicture(frame, VideoReformatter())
+    picture = VideoPicture(frame, Converter())
     assert picture.planes is None
     assert np.abs(from_jpeg(picture.jpeg(95)).astype(int) - picture.bgr.astype(int)).mean() < 1.5
 
@@ -58,6 +57,6 @@ def test_infrared_is_told_from_planes_as_from_pixels(level, chroma, expected):
     planes = np.full((96, 64), 128, np.uint8)
     planes[:64] = level
     planes[80:] = chroma
-    picture = VideoPicture(av.VideoFrame.from_ndarray(planes, format="yuv420p"), VideoReformatter())
+    picture = VideoPicture(av.VideoFrame.from_ndarray(planes, format="yuv420p"), Converter())
     assert picture.planes is not None
     assert picture.is_infrared == is_infrared(picture.bgr) == expected

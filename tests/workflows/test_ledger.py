@@ -63,14 +63,14 @@ def test_a_part_without_its_marker_does_not_exist_and_is_overwritten(folder: Fol
 
 def test_the_marker_is_the_last_file_written(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    write = Folder.write_bytes
+    replace = Path.replace
 
-    def record(self: Folder, name: str, data: bytes, **options: bool) -> None:
-        written.append(name.split("/")[0].split("-")[0])
-        write(self, name, data, **options)
+    def record(self: Path, target: Path) -> Path:
+        written.append(target.relative_to(folder.uri).parts[0].split("-")[0])
+        return replace(self, target)
 
     ledger = Ledger.open(folder, IDENTITY)
-    monkeypatch.setattr(Folder, "write_bytes", record)
+    monkeypatch.setattr(Path, "replace", record)
     commit(ledger, SHARDS[0], quarantine=1)
     assert written == ["part", "quarantine", "done"]
 

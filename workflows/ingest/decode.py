@@ -10,6 +10,7 @@ import pyarrow as pa
 from modeling.errors import DataError
 from workflows.ingest.images import Picture, encode_jpeg, is_infrared, read_image
 from workflows.ingest.payload import FaultyShard, ImageShard, VideoShard, read_payload, split_shard
+from workflows.ingest.picture_column import PictureColumn
 from workflows.ingest.sources import SourceFile
 from workflows.ingest.video_index import Fault
 from workflows.ingest.video_picture import VideoPicture
@@ -18,6 +19,8 @@ from workflows.ledger import Shard
 from workflows.schema import FRAMES
 from workflows.stages import ShardBatch
 from workflows.storage import split_uri
+
+IMAGE = FRAMES.get_field_index("image")
 
 
 class DecodeFrames:
@@ -36,12 +39,14 @@ class DecodeFrames:
         self.jpeg_quality = jpeg_quality
         self.ir_cameras = frozenset(ir_cameras)
         self._reader: VideoReader | None = None
+        self._pictures = PictureColumn()
         cv2.setNumThreads(1)
 
     def plan_rows(self, shard: Shard) -> list[Shard]:
         return split_shard(shard)
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
+        self._pictures = PictureColumn()
         content = read_payload(batch.shard.payload)
         result = batch.fresh(batch.table)
         if isinstance(content, FaultyShard):
@@ -52,7 +57,8 @@ class DecodeFrames:
             rows = [row for file in content.files if (row := self._image_row(file, result)) is not None]
         else:
             rows = self._video_rows(content, result)
-        return result.with_table(pa.Table.from_pylist(rows, FRAMES))
+        table = pa.Table.from_pylist(rows, FRAMES)
+        return result.with_table(table.set_column(IMAGE, FRAMES.field(IMAGE), self._pictures.finish()))
 
     def _video_rows(self, video: VideoShard, result: ShardBatch) -> list[dict[str, Any]]:
         rows = []
@@ -93,11 +99,13 @@ class DecodeFrames:
 
     def _picture_columns(self, camera_id: str, image_bgr: Picture, jpeg: bytes | None) -> dict[str, Any]:
         is_ir = camera_id in self.ir_cameras or is_infrared(image_bgr)
-        return _columns(image_bgr.shape[:2], is_ir, jpeg or encode_jpeg(image_bgr, self.jpeg_quality))
+        self._pictures.append(jpeg or encode_jpeg(image_bgr, self.jpeg_quality))
+        return _columns(image_bgr.shape[:2], is_ir)
 
     def _video_columns(self, camera_id: str, picture: VideoPicture) -> dict[str, Any]:
         is_ir = camera_id in self.ir_cameras or picture.is_infrared
-        return _columns(picture.size_hw, is_ir, picture.jpeg(self.jpeg_quality))
+        self._pictures.append(picture.jpeg(self.jpeg_quality))
+        return _columns(picture.size_hw, is_ir)
 
     def _reader_of(self, uri: str) -> VideoReader:
         if self._reader is None or self._reader.uri != uri:
@@ -107,9 +115,10 @@ class DecodeFrames:
         return self._reader
 
 
-def _columns(size_hw: tuple[int, ...], is_ir: bool, jpeg: bytes | memoryview) -> dict[str, Any]:
+def _columns(size_hw: tuple[int, ...], is_ir: bool) -> dict[str, Any]:
+    """What is known of a frame beside its picture."""
     height, width = size_hw
-    return {"width": width, "height": height, "modality": "ir" if is_ir else "rgb", "image": jpeg, "persons": []}
+    return {"width": width, "height": height, "modality": "ir" if is_ir else "rgb", "persons": []}
 
 
 def _moment(start: str | None, after_s: float | None) -> datetime | None:

@@ -62,7 +62,12 @@ def is_infrared(image_bgr: Picture) -> bool:
 
     Decided per frame, because day-and-night cameras switch in mid-file.
     """
-    blue, green, red = cv2.split(np.ascontiguousarray(image_bgr[::CHROMA_STEP_PX, ::CHROMA_STEP_PX]))
+    return is_colourless(np.ascontiguousarray(image_bgr[::CHROMA_STEP_PX, ::CHROMA_STEP_PX]))
+
+
+def is_colourless(sample_bgr: Picture) -> bool:
+    """`is_infrared` of the pixels that are looked at, (height, width, 3)."""
+    blue, green, red = cv2.split(sample_bgr)
     chroma = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
     return cv2.mean(chroma)[0] <= IR_MOST_CHROMA and cv2.mean(green)[0] >= IR_LEAST_LIGHT
 

@@ -14,7 +14,7 @@ import simplejpeg
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from workflows.ingest.images import CHROMA_STEP_PX, IR_LEAST_LIGHT, IR_MOST_CHROMA, Picture, encode_jpeg, is_infrared
+from workflows.ingest.images import CHROMA_STEP_PX, Picture, encode_jpeg, is_colourless, is_infrared
 
 BT601 = {2, 5, 6}  # FFmpeg's numbers of unspecified, BT.470 BG and SMPTE 170M: what JPEG means by YUV
 PLANAR_420 = {"yuv420p", "yuvj420p"}
@@ -32,18 +32,43 @@ class YuvPlanes:
     red: NDArray[np.uint8]
 
 
+class Converter:
+    """What the pictures of one video are converted with: making it anew costs more than a conversion.
+
+    It lends out one set of planes, so they hold until the next picture's are asked for.
+    """
+
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()
+        self._lent: dict[str, NDArray[np.uint8]] = {}
+
+    def full_range(self, name: str, plane: NDArray[np.uint8], lowest: int, levels: int) -> NDArray[np.uint8]:
+        """Levels from `lowest` on stretched to 0-255 (chroma about its middle), what lies outside cut off.
+
+        Half the time of a table look-up.
+        """
+        scale = 255 / levels
+        offset = -lowest * scale if levels == LUMA_RANGE[1] else 128 - 128 * scale
+        lent = self._lent.get(name)
+        if lent is None or lent.shape != plane.shape:
+            lent = self._lent[name] = np.empty(plane.shape, np.uint8)
+        cv2.max(plane, lowest, dst=lent)
+        cv2.convertScaleAbs(lent, dst=lent, alpha=scale, beta=offset)
+        return lent
+
+
 class VideoPicture:
     """A frame as it comes out of the decoder; nothing is converted before it is asked for."""
 
-    def __init__(self, frame: Any, reformatter: VideoReformatter) -> None:
-        self._frame, self._reformatter = frame, reformatter
+    def __init__(self, frame: Any, converter: Converter) -> None:
+        self._frame, self._converter = frame, converter
         matrix = frame.side_data.get("DISPLAYMATRIX")
         self._matrix = None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
 
     @cached_property
     def bgr(self) -> Picture:
         """(height, width, 3) uint8, upright."""
-        converted = self._reformatter.reformat(
+        converted = self._converter.reformatter.reformat(
             self._frame, format="bgr24", interpolation=Interpolation.BILINEAR, threads=1
         )
         bgr = np.asarray(converted.to_ndarray(), np.uint8)
@@ -60,7 +85,9 @@ class VideoPicture:
         if frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG:
             return YuvPlanes(*(np.ascontiguousarray(plane) for plane in (luma, blue, red)))
         return YuvPlanes(
-            _to_full_range(luma, *LUMA_RANGE), _to_full_range(blue, *CHROMA_RANGE), _to_full_range(red, *CHROMA_RANGE)
+            self._converter.full_range("luma", luma, *LUMA_RANGE),
+            self._converter.full_range("blue", blue, *CHROMA_RANGE),
+            self._converter.full_range("red", red, *CHROMA_RANGE),
         )
 
     @property
@@ -85,10 +112,13 @@ class VideoPicture:
         if self.planes is None:
             return is_infrared(self.bgr)
         step = CHROMA_STEP_PX // 2
-        blue, red = (plane[::step, ::step].astype(np.float32) - 128 for plane in (self.planes.blue, self.planes.red))
-        parts = np.stack([1.772 * blue, -0.344 * blue - 0.714 * red, 1.402 * red])  # of B, G, R beyond the luma
-        light = float(self.planes.luma[::CHROMA_STEP_PX, ::CHROMA_STEP_PX].mean()) + float(parts[1].mean())
-        return float(np.ptp(parts, axis=0).mean()) <= IR_MOST_CHROMA and light >= IR_LEAST_LIGHT
+        sample = (
+            self.planes.luma[::CHROMA_STEP_PX, ::CHROMA_STEP_PX],
+            self.planes.red[::step, ::step],
+            self.planes.blue[::step, ::step],
+        )
+        ycc = cv2.merge([np.ascontiguousarray(plane) for plane in sample])
+        return is_colourless(np.asarray(cv2.cvtColor(ycc, cv2.COLOR_YCrCb2BGR), np.uint8))
 
 
 def upright(image: Picture, matrix: NDArray[np.int32]) -> Picture:
@@ -104,17 +134,6 @@ def upright(image: Picture, matrix: NDArray[np.int32]) -> Picture:
     if d < 0:
         image = image[::-1]
     return np.ascontiguousarray(image)
-
-
-def _to_full_range(plane: NDArray[np.uint8], lowest: int, levels: int) -> NDArray[np.uint8]:
-    """Levels from `lowest` on stretched to 0-255 (chroma about its middle), what lies outside cut off.
-
-    Half the time of a table look-up.
-    """
-    scale = 255 / levels
-    offset = -lowest * scale if levels == LUMA_RANGE[1] else 128 - 128 * scale
-    stretched: NDArray[np.uint8] = cv2.convertScaleAbs(cv2.max(plane, lowest), alpha=scale, beta=offset)
-    return stretched
 
 
 def _plane(plane: Any) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ A reader stays open and remembers where it is, so a shard that begins where the 
 seeking. Frames that are not wanted are decoded only as far as others depend on them, and never converted.
 """
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-from av.video.reformatter import VideoReformatter
 
 from workflows.ingest.split import Run, SeekPoint, WantedFrame
 from workflows.ingest.video_index import Fault, describe, open_video
-from workflows.ingest.video_picture import VideoPicture
+from workflows.ingest.video_picture import Converter, VideoPicture
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class VideoReader:
         self._last_pts = 0  # of the run's last frame
         self._damage = _Damage()
         self._problem = ""
-        self._reformatter = VideoReformatter()  # one for all frames: a new one costs more than the conversion
+        self._converter = Converter()
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -53,9 +53,11 @@ class VideoReader:
 
     def close(self) -> None:
         """Closes the file; the reader can be used again."""
-        if self._opened is not None:
-            self._opened.__exit__(None, None, None)
+        if self._opened is None:
+            return
+        self._opened.__exit__(None, None, None)
         self._opened = self._container = self._stream = self._frames = None
+        gc.collect()  # a container and its streams refer to each other, and keep the decoder's frames till then
 
     def read(self, run: Run) -> Iterator[DecodedFrame]:
         """Every wanted frame of the run, in order; one that cannot be decoded comes without a picture."""
@@ -101,7 +103,7 @@ class VideoReader:
         if self._damage.covers(frame):
             what = "the decoder marks the frame as damaged" if frame.is_corrupt else "it depends on damaged data"
             return DecodedFrame(wanted, None, Fault("damaged_frame", what + (self._problem and f": {self._problem}")))
-        return DecodedFrame(wanted, VideoPicture(frame, self._reformatter))
+        return DecodedFrame(wanted, VideoPicture(frame, self._converter))
 
     def _missing(self, wanted: WantedFrame) -> DecodedFrame:
         detail = self._problem or "the decoder gives no frame here: the data end or are damaged"
