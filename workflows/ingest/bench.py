@@ -23,7 +23,7 @@ from workflows.ingest.video_index import probe_video
 from workflows.progress import Progress
 from workflows.storage import split_uri
 
-LEAST_RUN_S = 30.0  # of the plain loop; a Ray Data pipeline takes seconds to start and to stop
+LEAST_RUN_S = 120.0  # of the plain loop; a Ray Data pipeline takes seconds to start and to stop
 MOST_COPIES = 400
 
 
