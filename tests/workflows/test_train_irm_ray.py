@@ -62,6 +62,15 @@ def test_two_workers_continue_from_a_checkpoint(ray_cluster: None, frames: str, 
         run_irm(config.model_copy(update={"seed": 5}), Progress())
 
 
+def test_held_out_identities_are_looked_for(ray_cluster: None, frames: str, tmp_path: Path) -> None:
+    config = _config(frames, tmp_path, held_out_share=0.3, steps=2)
+    on_ray = run_irm(config, Progress()).figures
+    here = run_irm(config.model_copy(update={"workers": 0, "out": str(tmp_path / "here")}), Progress()).figures
+    assert 0 < on_ray["eval_mAP"] <= 1
+    assert on_ray["eval_mAP"] == pytest.approx(here["eval_mAP"], abs=0.05)
+    assert run_irm(config, Progress()).figures["eval_mAP"] == on_ray["eval_mAP"]  # a finished run knows it
+
+
 def test_workers_must_share_evenly(frames: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot share it evenly"):
         _config(frames, tmp_path, workers=3)

@@ -68,12 +68,18 @@ def check_points(config: SweepConfig, training: Training) -> StepConfig:
             checked.append(training.configure(config.settings, point, out=config.out))
         except ConfigError as error:
             raise ConfigError(f"the trial with {describe_point(point)} cannot run: {error}") from None
-    _check_asha(config, checked[0])
+    _check_metric(config, checked[0])
     return checked[0]
 
 
-def _check_asha(config: SweepConfig, first: StepConfig) -> None:
-    """ASHA decides by what a training tells on the way, so a training that evaluates at its end alone is refused."""
+def _check_metric(config: SweepConfig, first: StepConfig) -> None:
+    """Trials can be compared by what they tell alone: held-out figures need held-out identities, ASHA needs them
+    on the way."""
+    if config.metric.startswith("eval_") and getattr(first, "held_out_share", None) == 0:
+        raise ConfigError(
+            f"trials are compared by {config.metric}, and held_out_share is 0, which holds no identity out to evaluate "
+            "on. Set settings.held_out_share, for example to 0.2."
+        )
     if config.asha is not None and config.metric.startswith("eval_") and getattr(first, "evaluate_every", None) == 0:
         raise ConfigError(
             f"asha compares trials by {config.metric} while they train, and evaluate_every is 0, which evaluates at "

@@ -22,9 +22,14 @@ INSIDE = CROP_MARGIN / (1 + 2 * CROP_MARGIN)
 class ReidBatcher:
     """Holds the samples and the model's sizes; a batch follows from the draw, the seed and the step."""
 
-    def __init__(self, samples: ReidSamples, irm: Irm, *, seed: int, augment_strength: float) -> None:
-        """`augment_strength` scales the changes of light; 0 leaves the paper's cropping, flipping and erasing."""
-        self._samples, self._seed, self._strength = samples, seed, augment_strength
+    def __init__(
+        self, samples: ReidSamples, irm: Irm, *, seed: int, augment_strength: float = 0.0, is_plain: bool = False
+    ) -> None:
+        """`augment_strength` scales the changes of light; 0 leaves the paper's cropping, flipping and erasing.
+
+        `is_plain`: pictures as they are, for an evaluation.
+        """
+        self._samples, self._seed, self._strength, self._is_plain = samples, seed, augment_strength, is_plain
         self._encoder, image = irm.instruction, irm.config.image
         self._size = (image.height_px, image.width_px)
         self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
@@ -61,6 +66,11 @@ class ReidBatcher:
     def _pixels(self, draw: TaskDraw, generator: torch.Generator) -> torch.Tensor:
         crops = torch.from_numpy(self._samples.crops[draw.rows]).permute(0, 3, 1, 2).float() / 255
         count = len(crops)
+        if self._is_plain:
+            window = torch.tensor([INSIDE, INSIDE, 1 - INSIDE, 1 - INSIDE]).expand(count, 4)
+            return (sample_windows(crops, window, self._size, torch.zeros(count, dtype=torch.bool)) - self._mean) / (
+                self._std
+            )
         low = INSIDE + 0.08 * (2 * torch.rand(count, 2, generator=generator) - 1)
         high = 1 - INSIDE + 0.08 * (2 * torch.rand(count, 2, generator=generator) - 1)
         flips = torch.rand(count, generator=generator) < 0.5

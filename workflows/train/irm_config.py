@@ -82,6 +82,12 @@ class IrmTrainConfig(StepConfig):
     """0: CPUs and gloo, 1: a GPU each and NCCL."""
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 0
     """DeepSpeed ZeRO: what of the optimizer's state and gradients is split over workers."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of identities that are not trained on, for the evaluation of a run; 0 trains on all and has none."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between evaluations on held-out identities; 0: at the end only."""
+    report_every: Annotated[int, Field(ge=1)] = 20
+    """Steps between reports to Ray Train; a report holds all workers up for a moment."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
     """Steps between checkpoints."""
     max_failures: Annotated[int, Field(ge=-1)] = 3

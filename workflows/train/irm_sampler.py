@@ -70,6 +70,10 @@ class TaskSampler:
         order = np.random.default_rng([self._seed, 1, number]).permutation(len(self.tasks))
         return self.tasks[int(order[place])]
 
+    def num_identities(self, task: Task) -> int:
+        """Identities that the task can use."""
+        return len(self._eligible[task])
+
     def draw(self, step: int) -> TaskDraw:
         """This worker's samples of a step."""
         task = self.task_of(step)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ CODE_VERSION = "1"  # raised when the same settings would give another curve
 RECORD_FILE, MODEL_FOLDER, FIGURES_FILE = "run.json", "model", "figures.jsonl"
 RUNTIME_KEYS = frozenset({
     "out", "gpus_per_worker", "cpus_per_worker", "zero_stage", "checkpoint_every", "max_failures", "checkpoint_s",
-    "log_every", "threads",
+    "log_every", "threads", "evaluate_every", "report_every",
 })  # fmt: skip
 """Settings that do not change what is learned."""
 NAMES = {"irm": "IRM", "irmpp": "IRM++"}
@@ -60,7 +60,8 @@ def _run_on_ray(
 
     started, out = time.monotonic(), Folder(config.out)
     config = config.model_copy(update={"out": out.uri})
-    identity, audience = run_identity(config), Audience(listeners)
+    heard = LastEvaluation()
+    identity, audience = run_identity(config), Audience([heard, *listeners])
     digest = make_shard_id(identity.config, identity.inputs, identity.code_version)[:10]
     with hold_lock(out):
         Ledger.open(out, identity)
@@ -72,7 +73,7 @@ def _run_on_ray(
                 audience.tell(lambda listener: listener.on_failure(message))
                 raise
             rows = join_figures(out)
-            out.write_json(RECORD_FILE, {"last_step": rows[-1] if rows else {}, "metrics": {}})
+            out.write_json(RECORD_FILE, {"last_step": rows[-1] if rows else {}, "metrics": heard.metrics})
     record, model = out.read_json(RECORD_FILE), out.path(MODEL_FOLDER)
     finish = RunFinish(model, out.path(FIGURES_FILE), [], record["metrics"])
     audience.tell(lambda listener: listener.on_finish(finish))
@@ -81,7 +82,17 @@ def _run_on_ray(
         f"Trained {NAMES[config.what]} for {config.steps} steps, the last loss is {loss:.4f}; the model is at {model}"
     )
     figures = {"steps": config.steps, "seconds": round(time.monotonic() - started, 1), "loss": loss}
-    return Summary(headline, model, figures)
+    return Summary(headline, model, figures | record["metrics"])
+
+
+class LastEvaluation(TrainingListener):
+    """Remembers the figures of a run's last evaluation."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.metrics = dict(metrics)
 
 
 def _fit(config: IrmTrainConfig, name: str, progress: Progress, audience: Any, callbacks: Sequence[Any]) -> None:
@@ -107,22 +118,27 @@ def _fit(config: IrmTrainConfig, name: str, progress: Progress, audience: Any, c
 
 
 def _run_here(config: IrmTrainConfig, progress: Progress) -> Summary:
+    from workflows.train.irm_heldout import evaluate_held_out, split_held_out
     from workflows.train.irm_run import IrmRun
     from workflows.train.irm_samples import load_reid_samples
 
     started = time.monotonic()
     named_preset(config.preset, "irm" if config.what == "irm" else "irm++")
-    samples = load_reid_samples(config.frames, gap_s=config.gap_s)
+    samples, held_out = split_held_out(
+        load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed
+    )
     progress.start("train", total=config.steps, unit="step")
     run = IrmRun(config, samples, on_step=progress.advance)
-    run.run()
+    irm = run.run()
     progress.finish()
+    found = evaluate_held_out(irm, held_out, run.tasks, seed=config.seed) if held_out is not None else {}
     model = Path(config.out).expanduser().resolve() / MODEL_FOLDER
     headline = (
         f"Trained {NAMES[config.what]} for {config.steps} steps on {len(samples.crops)} pictures of "
         f"{samples.num_identities} identities, tasks {', '.join(run.tasks)}; the model is at {model}"
     )
-    return Summary(headline, str(model), {"steps": config.steps, "seconds": round(time.monotonic() - started, 1)})
+    figures = {"steps": config.steps, "seconds": round(time.monotonic() - started, 1)}
+    return Summary(headline, str(model), figures | found)
 
 
 def plan_irm(config: IrmTrainConfig) -> Plan:

@@ -24,10 +24,11 @@ from workflows.train.engine import MOMENTS, Engine, EngineSettings
 from workflows.train.group import run_in_group
 from workflows.train.irm_batching import ReidBatcher
 from workflows.train.irm_config import IrmTrainConfig
+from workflows.train.irm_heldout import evaluate_held_out, split_held_out
 from workflows.train.irm_run import CLIP_NORM, MODEL_FOLDER, figures_of, learning_rate, make_objective
 from workflows.train.irm_sampler import TaskSampler
 from workflows.train.irm_samples import load_reid_samples
-from workflows.train.mailbox import Message
+from workflows.train.mailbox import Message, report
 from workflows.train.pacing import prefetched
 from workflows.train.state import StateStore, save_state
 
@@ -79,7 +80,9 @@ class IrmWorker:
         self._task, self._config, self._rank, self._workers, self._device = task, task.config, rank, workers, device
         config = task.config
         self._store = StateStore(Folder(config.out))
-        samples = load_reid_samples(config.frames, gap_s=config.gap_s)
+        samples, self._held_out = split_held_out(
+            load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed
+        )
         self._objective = make_objective(config, samples).to(device).train()
         self._sampler = TaskSampler(
             samples, config.tasks, identities_per_step=config.identities_per_step,
@@ -98,13 +101,31 @@ class IrmWorker:
             figures = self._train_step(step, batch)
             self._step = step + 1
             self._note(figures, time.monotonic() - started)
-            if self._step == self._config.steps or self._step % self._config.checkpoint_every == 0:
+            is_last = self._step == self._config.steps
+            if is_last or self._step % self._config.checkpoint_every == 0:
                 self._checkpoint()
+            if self._config.evaluate_every and self._step % self._config.evaluate_every == 0 and not is_last:
+                self._evaluate()
+            elif self._step % self._config.report_every == 0:
+                report({"step": self._step, **figures})
             started = time.monotonic()
         self._engine.close()
         if self._rank == 0:
             _export(self._objective, Folder(self._config.out), self._store)
+        self._evaluate()
         dist.barrier()
+
+    def _evaluate(self) -> None:
+        """On held-out identities, by one worker; all workers report what came out."""
+        found: dict[str, float] = {}
+        if self._rank == 0 and self._held_out is not None:
+            irm = self._objective.irm.eval()
+            found = evaluate_held_out(irm, self._held_out, self._sampler.tasks, seed=self._config.seed)
+            irm.train()
+            import ray
+
+            ray.get(self._task.mailbox.post.remote(Message("evaluation", self._step, found)))
+        report({"step": self._step, **found})
 
     def _start(self) -> tuple[int, Engine]:
         """The engine, at the newest checkpoint or at the start; weights at the start follow from the seed alone."""

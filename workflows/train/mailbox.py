@@ -48,6 +48,13 @@ class Mailbox:
         return taken
 
 
+def report(metrics: Mapping[str, float]) -> None:
+    """Tells Ray Train, and with it Ray Tune, figures of a step; every worker must, and waits for the others."""
+    import ray.train
+
+    ray.train.report(dict(metrics))
+
+
 def open_mailbox() -> Any:
     """A mailbox actor on the driver's node."""
     import ray

@@ -29,7 +29,7 @@ from workflows.train.engine import Engine, EngineSettings, TrainingModule
 from workflows.train.finish import finish_run, look_at_held_out
 from workflows.train.grid import GridMaker
 from workflows.train.group import run_in_group
-from workflows.train.mailbox import Message
+from workflows.train.mailbox import Message, report
 from workflows.train.pacing import learning_rate, pair_figures, prefetched
 from workflows.train.parts import DTYPES, load_trained, prepare_for_training, select_trainable, start_model
 from workflows.train.state import StateStore, save_state
@@ -95,7 +95,7 @@ class StageRun:
             if not is_end and self._config.evaluate_every and self._step % self._config.evaluate_every == 0:
                 self._evaluate()
             elif self._step % self._config.report_every == 0:
-                _report(self._rows_metrics(figures))
+                report(self._rows_metrics(figures))
             started = time.monotonic()
         self._engine.close()
         if self._task.is_last:
@@ -206,7 +206,7 @@ class StageRun:
         if self._rank == 0:
             found = look_at_held_out(self._config, self._store, self._frames, self._held_out, self._device)
             self._tell_evaluation(found)
-        _report({"step": self._task.steps_before + self._step, **found})
+        report({"step": self._task.steps_before + self._step, **found})
 
     def _finish(self) -> None:
         found: dict[str, float] = {}
@@ -214,7 +214,7 @@ class StageRun:
             found = finish_run(self._config, self._store, self._frames, self._held_out, self._device)
             self._tell_evaluation(found)
         dist.barrier()
-        _report({"step": self._task.steps_before + self._step, **found})
+        report({"step": self._task.steps_before + self._step, **found})
 
     def _tell_evaluation(self, found: Mapping[str, float]) -> None:
         import ray
@@ -260,12 +260,6 @@ def to_device(pairs: Pairs, device: torch.device) -> Pairs:
         if isinstance(value := getattr(pairs.truth, field.name), Tensor)
     }
     return Pairs(pairs.queries.to(device), pairs.targets.to(device), replace(pairs.truth, **moved))
-
-
-def _report(metrics: Mapping[str, float]) -> None:
-    import ray.train
-
-    ray.train.report(dict(metrics))
 
 
 def _rounded(value: float) -> float:
