@@ -92,8 +92,10 @@ def run_through_kills(
 
 
 def count_markers(below: Path) -> int:
-    """Done markers of all steps below a folder."""
-    return sum(1 for path in below.rglob("*.json") if path.parent.name == "done")
+    """Done markers of all steps below a folder; others may vanish meanwhile."""
+    return sum(
+        name.endswith(".json") for folder, _, names in os.walk(below) if Path(folder).name == "done" for name in names
+    )
 
 
 def step_folders(below: Path) -> list[Path]:
