@@ -108,8 +108,11 @@ def _set_environment(*, quiet: bool) -> None:
         "RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD": "0",
     }
     if quiet:
-        # Ray reports each worker that died on our stdout; attempts and quarantine are the report here.
-        settings["RAY_DEDUP_LOGS_SKIP_REGEX"] = "infinite retries remaining|A worker died or was killed"
+        # Ray reports each worker that died, and that trials start many, on our stdout; attempts and quarantine are the
+        # report here.
+        settings["RAY_DEDUP_LOGS_SKIP_REGEX"] = (
+            "infinite retries remaining|A worker died or was killed|worker processes have been started"
+        )
         settings["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -23,8 +23,9 @@ from workflows.schema import GALLERIES, QUERIES
 from workflows.storage import Folder
 
 GALLERY_SIZES = (50, 100, 500)
-MOST_POSITIVES = 20
-LEAST_ELSEWHERE = 4  # positives of other cameras, where the query's own camera has fewer
+MOST_POSITIVES = 12
+OTHERS_PER_OWN = 3  # positives of other passes for each of the query's own: there, a colour histogram finds nearly all
+MOST_OWN_ALONE = 2  # of a person who passes once
 MOST_INFRARED_POSITIVES = 1  # searching across the spectrum has queries of its own
 MOMENT_S = 2.0  # around the slice, in its own track: nearly the same picture, so no positive
 LEAST_VISIBILITY = 0.4  # of a positive
@@ -61,13 +62,14 @@ def ask(album: Album, best_height_px: float) -> list[Question]:
 
 
 def _positives(chosen: Appearance, seen: Sequence[Appearance]) -> list[Appearance]:
-    """Frames that answer the query: half from its own camera, half from others, in order of their tickets."""
+    """Frames that answer the query, in order of their tickets: few of its own pass before the camera."""
     answers = [one for one in sorted(seen) if _answers(one, chosen)]
-    here = [one for one in answers if one.camera_id == chosen.camera_id][: MOST_POSITIVES // 2]
-    others = [one for one in answers if one.camera_id != chosen.camera_id]
+    own = [one for one in answers if one.track_id == chosen.track_id]
+    others = [one for one in answers if one.track_id != chosen.track_id]
     infrared = [one for one in others if one.modality == "ir"][:MOST_INFRARED_POSITIVES]
-    others = sorted([one for one in others if one.modality == "rgb"] + infrared)
-    return sorted(here + others[: max(len(here), LEAST_ELSEWHERE)])
+    others = sorted([one for one in others if one.modality == "rgb"] + infrared)[:MOST_POSITIVES]
+    own = own[: max(1, len(others) // OTHERS_PER_OWN) if others else MOST_OWN_ALONE]
+    return sorted(own + others[: MOST_POSITIVES - len(own)])
 
 
 def _answers(one: Appearance, chosen: Appearance) -> bool:

@@ -39,7 +39,7 @@ from workflows.schema import SCHEMA_VERSION
 from workflows.stages import Resources, StageSpec
 from workflows.storage import Folder, split_uri
 
-CODE_VERSION = "1"  # raised when the same settings would make another archive
+CODE_VERSION = "2"  # raised when the same settings would make another archive
 FILM_LOAD_S = 2.0  # until a new worker can film
 SAMPLE_FRAMES = 6  # filmed to estimate the time of a run
 FRAMES_PER_ROW_GROUP = 16
