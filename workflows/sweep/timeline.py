@@ -40,10 +40,9 @@ def timeline(trials: Sequence[Trial], scored: Sequence[Scored], *, is_higher_bet
     parts = [*_best_so_far(scored, clock, is_higher_better), *_cuts(clock, bottom)]
     for index, trial in enumerate(rows):
         parts.append(_bars(trial, by_number.get(trial.number), stretches[trial.number], clock, top + index * row, row))
-    parts += [
-        element("text", label, class_="tick", x=clock.place(at), y=bottom + 18, text_anchor="middle")
-        for at, label in clock.ticks()
-    ]
+    *earlier, last = clock.ticks()
+    for (at, label), anchor in [*((tick, "middle") for tick in earlier), (last, "end")]:
+        parts.append(element("text", label, class_="tick", x=clock.place(at), y=bottom + 18, text_anchor=anchor))
     return drawing(*parts, width=WIDTH, height=bottom + 28, label="trials over time")
 
 
