@@ -12,6 +12,7 @@ from workflows.plan.layout import lay_out
 from workflows.plan.shapes import ClusterConfig, NodeGroup, Shape, find_shape, read_shapes
 from workflows.plan.work import (
     RAY_STARTS,
+    SHARD_STARTS,
     STEP_STARTS,
     WORKER_STARTS,
     StageWork,
@@ -24,6 +25,7 @@ from workflows.progress import Plan
 
 START_S = 2.0
 RAY_S, STEP_S, WORKER_S = RAY_STARTS * START_S, STEP_STARTS * START_S, WORKER_STARTS * START_S
+WAY_S = SHARD_STARTS * START_S
 
 
 @pytest.fixture
@@ -44,14 +46,14 @@ def shape(cpus: float, gpus: float = 0.0, core_speed: float = 1.0) -> Shape:
 def test_work_that_fills_the_cores_takes_its_seconds_over_the_cores() -> None:
     step = StepWork("ingest", 1000, (StageWork("Decode", 3000.0), StageWork("Detect", 5000.0)))
     for cores in (2, 8):
-        assert seconds_on([step], shape(cores)) == pytest.approx(RAY_S + STEP_S + 8000 / cores)
-    assert seconds_on([step], shape(8, core_speed=2.0)) == pytest.approx(RAY_S + STEP_S + 8000 / 16)
+        assert seconds_on([step], shape(cores)) == pytest.approx(RAY_S + STEP_S + (8000 + 2000 * WAY_S) / cores)
+    assert seconds_on([step], shape(8, core_speed=2.0)) == pytest.approx(RAY_S + STEP_S + 8000 / 16 + 2000 * WAY_S / 8)
 
 
 @pytest.mark.usefixtures("starts")
 def test_workers_load_side_by_side_and_no_faster_than_one_of_them() -> None:
     judge = StepWork("judged", 1000, (StageWork("Judge", 1000.0, workers=(2, 256), load_s=5.0),))
-    assert seconds_on([judge], shape(2)) == pytest.approx(RAY_S + STEP_S + (WORKER_S + 5) + 500)
+    assert seconds_on([judge], shape(2)) == pytest.approx(RAY_S + STEP_S + (WORKER_S + 5) + 500 + 1000 * WAY_S / 2)
     one = StepWork("judged", 1000, (StageWork("Judge", 1000.0, workers=(1, 1), load_s=5.0),))
     assert seconds_on([one], shape(8)) == pytest.approx(RAY_S + STEP_S + (WORKER_S + 5) + 1000)
 

@@ -18,8 +18,9 @@ from functools import cache
 from workflows.index.workers import num_cores
 from workflows.plan.shapes import Shape
 
-RAY_STARTS = 3.2  # of a command that starts and ends a local Ray, its own imports included
+RAY_STARTS = 7.2  # of a command that starts and ends a local Ray, its own imports included
 STEP_STARTS = 0.5  # of planning, starting and ending one pipeline
+SHARD_STARTS = 0.05  # of core time for a shard's way through one stage
 WORKER_STARTS = 0.9  # of core time until a long-lived worker runs, before it loads anything; tasks find one running
 
 
@@ -90,6 +91,8 @@ def workers_on(stage: StageWork, shards: int, shape: Shape) -> int:
 
 def _step_seconds(step: StepWork, shape: Shape) -> float:
     cpu_s = sum(stage.worker_s * min(stage.cpus, shape.cpus) for stage in step.stages) / shape.core_speed
+    if step.on_ray:
+        cpu_s += SHARD_STARTS * start_s() * step.shards * len(step.stages)
     gpu_s = sum(stage.worker_s * stage.gpus for stage in step.stages)
     longest_s = 0.0
     for stage in step.stages:

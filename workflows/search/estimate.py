@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from workflows.index.estimate import bytes_per_frame, spread
-from workflows.index.frames import decode_image, frame_ids_of, person_boxes, read_frames
+from workflows.index.estimate import bytes_per_frame
 from workflows.index.models import load_judge, load_segmenter
 from workflows.index.workers import pool_size
 from workflows.ledger import Shard
@@ -19,14 +16,14 @@ from workflows.plan.words import describe_bytes, describe_workers
 from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan
 from workflows.search.queries import GROUP_QUERIES, query_input, query_shards, read_query_rows
+from workflows.search.sample import read_targets, sample_pairs
 from workflows.search.steps import Search
 from workflows.worker import limit_threads
 
 if TYPE_CHECKING:
     from modeling.types import PairDecision, TargetInput
 
-SAMPLE_FRAMES = 6
-SAMPLE_QUERIES = 4
+SAMPLE_QUERIES = 6
 SMALL_STEP_S = 0.05  # of a merge or a ranking of one group of queries
 QUERY_S = 0.01  # of preparing and embedding a query
 RECALL_S = 2e-6  # of one person's share in the recall of a group of queries
@@ -149,7 +146,7 @@ def _small_step(name: str, shards: int) -> StepWork:
 
 
 def measure_costs(search: Search, shard: Shard, torch_s: float) -> PairCosts:
-    """Judges some frames of the archive with the first queries; second calls are timed, which find all ready."""
+    """Judges some frames of the archive with a few queries; second calls are timed, which find all ready."""
     config = search.config
     device = "cuda" if config.gpus_per_actor else "cpu"
     judge, load_judge_s = timed(
@@ -157,8 +154,10 @@ def measure_costs(search: Search, shard: Shard, torch_s: float) -> PairCosts:
             config.model, attention=config.attention, threshold=config.threshold, device=device, dtype=config.dtype
         )
     )
-    rows = [row for row, _ in zip(read_query_rows(shard), range(SAMPLE_QUERIES), strict=False)]
-    (targets, decode_s), _ = timed(lambda: _sample_targets(search))
+    asked = list(read_query_rows(shard))
+    rows = asked[:: max(1, len(asked) // SAMPLE_QUERIES)][:SAMPLE_QUERIES]
+    wanted = sample_pairs(search, rows)
+    targets, decode_s = read_targets(search, wanted)
     inputs = [query_input(row) for row in rows]
     encoded, encode_s = _second(lambda: {query.query_id: judge.encode_query(query) for query in inputs})
     one = next(iter(encoded))
@@ -166,6 +165,11 @@ def measure_costs(search: Search, shard: Shard, torch_s: float) -> PairCosts:
     pairs = [(query_id, number) for number in range(len(targets)) for query_id in encoded]
     decisions, all_s = _second(lambda: judge.judge(encoded, targets, pairs))
     per_pair_s = max(0.0, all_s - single_s) / max(len(pairs) - len(targets), 1)
+    judged = [
+        decision.is_match
+        for (query_id, number), decision in zip(pairs, decisions, strict=True)
+        if wanted.has(query_id, targets[number].frame_id)
+    ]
     load_s, mask_s = (0.0, 0.0) if config.stop_after == "judge" else _mask_costs(search, targets[0], decisions[0])
     return PairCosts(
         torch_s=torch_s,
@@ -176,7 +180,7 @@ def measure_costs(search: Search, shard: Shard, torch_s: float) -> PairCosts:
         per_pair_s=per_pair_s if len(rows) > 1 else single_s / len(targets),
         per_masked_frame_s=mask_s,
         decode_s=decode_s,
-        accepted_share=sum(decision.is_match for decision in decisions) / len(pairs),
+        accepted_share=sum(judged) / max(1, len(judged)),
     )
 
 
@@ -186,25 +190,6 @@ def _mask_costs(search: Search, target: "TargetInput", decision: "PairDecision")
     segmenter, load_s = timed(lambda: load_segmenter(search.config.model, device=device))
     _, mask_s = _second(lambda: segmenter.masks(target.image, [decision.prompt]))
     return load_s, mask_s
-
-
-def _sample_targets(search: Search) -> "tuple[list[TargetInput], float]":
-    """Frames with persons from all over the archive, and the seconds of reading and decoding one."""
-    from modeling.types import TargetInput
-
-    frames = search.searched(search.archive.frames)
-    parts = spread(frames, SAMPLE_FRAMES)
-    targets, seconds = [], []
-    for number, part in enumerate(parts):
-        per_part = SAMPLE_FRAMES // len(parts) + (number < SAMPLE_FRAMES % len(parts))
-        ids = frame_ids_of(frames.folder, part.name)
-        wanted = {ids[int(place)] for place in np.linspace(0, len(ids) - 1, per_part + 2)[1:-1]} or {ids[0]}
-        for table in read_frames(frames.folder, part.name, frame_ids=wanted):
-            for frame in table.to_pylist():
-                image, decode_s = timed(partial(decode_image, frame["image"], what=f"frame {frame['frame_id']!r}"))
-                targets.append(TargetInput(frame["frame_id"], image, person_boxes(frame["persons"])))
-                seconds.append(decode_s)
-    return targets[:SAMPLE_FRAMES], float(np.median(seconds))
 
 
 def _second(call: Callable[[], Result]) -> tuple[Result, float]:
