@@ -25,7 +25,7 @@ from workflows.ledger import Ledger
 from workflows.progress import Progress, Summary
 from workflows.schema import MATCHES
 from workflows.search import archive as archive_module
-from workflows.search import estimate, recall, steps
+from workflows.search import estimate, recall, sample, steps
 from workflows.search import queries as queries_module
 from workflows.search import step as search_step
 from workflows.search.config import SearchConfig
@@ -470,13 +470,14 @@ def test_a_plan_counts_the_work_and_measures_a_sample(
         return judges[-1]
 
     monkeypatch.setattr(estimate, "load_judge", load_judge)
+    monkeypatch.setattr(sample, "load_person_encoder", lambda model, **_: small.ColourEncoder())
     monkeypatch.setattr(estimate, "load_segmenter", lambda model, **_: small.BoxSegmenter())
     table = small.write_queries(tmp_path / "queries", queries)
     config = SearchConfig(index=index, queries=table, out=str(tmp_path / "out"), shortlist_size=7)
     plan = search_step.plan_search(config)
     assert plan.lines["frames"] == NUM_FRAMES and plan.lines["queries"] == len(queries)
     assert plan.lines["pairs"] == 7 * len(queries) and plan.expected_s is not None and plan.expected_s > 0
-    assert 0 < len(set(judges[0].seen)) <= estimate.SAMPLE_FRAMES
+    assert 0 < len(set(judges[0].seen)) <= sample.MOST_PER_QUERY * estimate.SAMPLE_QUERIES
     every = search_step.plan_search(config.model_copy(update={"recall": "none", "shortlist_size": None}))
     assert every.lines["pairs"] == NUM_FRAMES * len(queries)
     recall_only = search_step.plan_search(config.model_copy(update={"stop_after": "recall"}))

@@ -45,8 +45,8 @@ class SamplePairs:
 
 def sample_pairs(search: Search, queries: Sequence[Row]) -> SamplePairs:
     """Pairs of a few queries: frames from all over the archive, or what a shortlist of a little of it would hold."""
-    if search.config.recall == "top":
-        return _sample_shortlist(search, queries)
+    if search.config.recall == "top" and (persons := _sample_persons(search)).num_rows:
+        return _sample_shortlist(search, queries, persons)
     frames = search.searched(search.archive.frames)
     parts = spread(frames, SAMPLE_FRAMES)
     part_of: dict[str, str] = {}
@@ -75,15 +75,20 @@ def read_targets(search: Search, sample: SamplePairs) -> "tuple[list[TargetInput
     return targets, float(np.median(seconds))
 
 
-def _sample_shortlist(search: Search, queries: Sequence[Row]) -> SamplePairs:
-    """Each query's best frames in a few index parts: as large a share of them as the shortlist is of the archive.
+def _sample_persons(search: Search) -> pa.Table:
+    """Persons of a few index parts that may be searched."""
+    index = search.searched(search.archive.index)
+    condition = search.frame_filter.expression()
+    return pa.concat_tables(
+        [index.folder.read_table(part.name, INDEX_COLUMNS, condition) for part in spread(index, SAMPLE_PARTS)]
+    )
+
+
+def _sample_shortlist(search: Search, queries: Sequence[Row], persons: pa.Table) -> SamplePairs:
+    """Each query's best frames among these persons': as large a share of them as the shortlist is of the archive.
 
     Frames at random would show other people, and a search spends half its time on masks of the right ones.
     """
-    index = search.searched(search.archive.index)
-    condition = search.frame_filter.expression()
-    tables = [index.folder.read_table(part.name, INDEX_COLUMNS, condition) for part in spread(index, SAMPLE_PARTS)]
-    persons = pa.concat_tables(tables)
     frames_F, frame_N = np.unique(persons["frame_id"].to_numpy(), return_inverse=True)
     encoder = load_person_encoder(search.archive.encoder_model, device="cpu")
     cosines_QN = encoder.embed_queries([query_input(dict(row)) for row in queries]) @ embedding_matrix(persons).T
