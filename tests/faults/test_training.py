@@ -94,7 +94,8 @@ def test_a_killed_driver_is_continued_by_the_same_command(command: Any, tmp_path
     run = start(arguments, out)
     wait_for_step(run, out, 6)
     workers = workers_of(run)
-    run.send_signal(signal.SIGKILL)
+    for victim in (psutil.Process(run.pid), *workers):  # all at once: workers alone would take the last steps
+        victim.send_signal(signal.SIGKILL)
     run.wait()
     psutil.wait_procs(workers, timeout=60)
     assert not (out / "run.json").exists()
