@@ -18,7 +18,7 @@ from functools import cache
 from workflows.index.workers import num_cores
 from workflows.plan.shapes import Shape
 
-RAY_STARTS = 7.2  # of a command that starts and ends a local Ray, its own imports included
+RAY_STARTS = 6.3  # of a command that starts and ends a local Ray, its own imports included
 STEP_STARTS = 0.5  # of planning, starting and ending one pipeline
 SHARD_STARTS = 0.05  # of core time for a shard's way through one stage
 WORKER_STARTS = 0.9  # of core time until a long-lived worker runs, before it loads anything; tasks find one running
