@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -214,7 +214,8 @@ class Folder:
         except OSError as error:
             raise _local_error("write", self.path(name), error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # not there any more, or could never be
+                temporary.unlink()
 
     def size_bytes(self, name: str) -> int:
         return self._stat(name)[0]

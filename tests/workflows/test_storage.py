@@ -223,3 +223,15 @@ def test_jumping_between_two_places_fetches_each_block_once() -> None:
             reader.seek(place + step)
             assert len(reader.read(20)) == 20
     assert reads == [(0, 1000), (9000, 9500)]
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    folder = Folder(str(tmp_path))
+    for write in (
+        lambda: folder.write_bytes("taken/x", b"1"),
+        lambda: folder.write_table("taken/x", pa.table({"a": [1]})),
+    ):
+        with pytest.raises(StorageError, match=r"cannot write .*taken/x"):
+            write()
+    assert folder.list_files() == ["taken"]

@@ -13,6 +13,7 @@ import pytest
 
 from modeling.regions import rle_to_mask
 from tests.workflows.synthetic_archive import SMALL, make_archive
+from workflows.archive.synthetic.benchmark import MOST_OWN_ALONE, MOST_POSITIVES
 from workflows.archive.synthetic.config import SynthConfig
 from workflows.archive.synthetic.preview import paint_preview
 from workflows.archive.synthetic.step import plan_synth, run_synth
@@ -169,6 +170,23 @@ def test_galleries_share_positives_and_grow_by_distractors(frames: Rows, queries
         assert set(sizes["TestG50"]) <= set(sizes["TestG100"]) <= set(sizes["TestG500"])
         assert all(len(ids) == len(set(ids)) and own_frame[query_id] not in ids for ids in sizes.values())
         assert len(sizes["TestG50"]) <= 50
+
+
+def test_positives_are_few_of_the_querys_own_pass(frames: Rows, queries: Rows, galleries: Rows) -> None:
+    track_of = {
+        (row["frame_id"], person["identity"]): person["track_id"] for row in frames for person in row["persons"]
+    }
+    asked = {query["query_id"]: query for query in queries}
+    looked_at = 0
+    for row in galleries:
+        query = asked[row["query_id"]]
+        own = track_of[query["frame_id"], query["identity"]]
+        tracks = [track_of[f, query["identity"]] for f in row["frame_ids"] if (f, query["identity"]) in track_of]
+        others = sum(track != own for track in tracks)
+        assert len(tracks) <= MOST_POSITIVES
+        assert len(tracks) - others <= (max(1, others // 3 + 1) if others else MOST_OWN_ALONE)
+        looked_at += len(tracks)
+    assert looked_at
 
 
 def test_galleries_that_are_too_short_are_noted(archive: Folder) -> None:

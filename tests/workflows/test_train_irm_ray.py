@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.errors import ConfigError
+from modeling.errors import ConfigError, DataError
 from modeling.instruct_reid.checkpoint import load_irm, save_irm
 from tests.modeling.instruct_reid.small_irm import small_irm
 from tests.workflows.reid_archive import reid_archive
@@ -69,6 +69,12 @@ def test_held_out_identities_are_looked_for(ray_cluster: None, frames: str, tmp_
     assert 0 < on_ray["eval_mAP"] <= 1
     assert on_ray["eval_mAP"] == pytest.approx(here["eval_mAP"], abs=0.05)
     assert run_irm(config, Progress()).figures["eval_mAP"] == on_ray["eval_mAP"]  # a finished run knows it
+
+
+def test_too_few_held_out_identities_are_refused_at_once(frames: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="held_out_share"):
+        run_irm(_config(frames, tmp_path, held_out_share=0.01, workers=0), Progress())
+    assert not (tmp_path / "out" / "state.pt").exists()
 
 
 def test_workers_must_share_evenly(frames: str, tmp_path: Path) -> None:

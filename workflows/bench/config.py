@@ -54,7 +54,7 @@ class BenchConfig(StepConfig):
     every: Annotated[int, Field(ge=1)] = 1
     """Every n-th frame of the video, for `ingest`."""
     least_s: Annotated[float, Field(gt=0)] | None = None
-    """Least seconds of a run of `ingest` (default 30) and `pipeline` (default 60)."""
+    """Least seconds of a run of `ingest` (default 120) and `pipeline` (default 60)."""
 
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1000, 20_000), min_length=1)
     """Frames of the archives that `memory` runs the whole line on."""

@@ -23,7 +23,6 @@ from workflows.ingest.video_index import probe_video
 from workflows.progress import Progress
 from workflows.storage import split_uri
 
-LEAST_RUN_S = 120.0  # of the plain loop; a Ray Data pipeline takes seconds to start and to stop
 MOST_COPIES = 400
 
 
@@ -45,7 +44,7 @@ class IngestBench:
     """`pipeline_fps` over the faster plain way."""
 
 
-def bench_ingest(path: str, *, every: int = 1, run_s: float = LEAST_RUN_S, jpeg_quality: int = 95) -> IngestBench:
+def bench_ingest(path: str, *, every: int = 1, run_s: float, jpeg_quality: int = 95) -> IngestBench:
     """Times both ways on a local video file, `run_s` seconds each or more. Starts Ray if none runs."""
     probe = probe_video(path)
     if probe.index is None or split_uri(path)[0].is_remote:

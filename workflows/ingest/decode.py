@@ -104,8 +104,9 @@ class DecodeFrames:
 
     def _video_columns(self, camera_id: str, picture: VideoPicture) -> dict[str, Any]:
         is_ir = camera_id in self.ir_cameras or picture.is_infrared
-        self._pictures.append(picture.jpeg(self.jpeg_quality))
-        return _columns(picture.size_hw, is_ir)
+        columns = _columns(picture.size_hw, is_ir)
+        self._pictures.append(picture.jpeg(self.jpeg_quality))  # last: a frame that raises leaves no picture behind
+        return columns
 
     def _reader_of(self, uri: str) -> VideoReader:
         if self._reader is None or self._reader.uri != uri:

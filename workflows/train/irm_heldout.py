@@ -26,10 +26,12 @@ PICTURES = 4
 HELD_OUT = 5  # tells this draw from the others of the same seed
 
 
-def split_held_out(samples: ReidSamples, share: float, seed: int) -> tuple[ReidSamples, ReidSamples | None]:
+def split_held_out(
+    samples: ReidSamples, share: float, seed: int, tasks: tuple[Task, ...]
+) -> tuple[ReidSamples, ReidSamples | None]:
     """What is trained on, and a share of the identities that is not; None where the share is 0.
 
-    Raises DataError when either side is left with fewer than two identities.
+    Raises DataError when either side is left with fewer than two identities, or none that the tasks can ask for.
     """
     if not share:
         return samples, None
@@ -41,7 +43,11 @@ def split_held_out(samples: ReidSamples, share: float, seed: int) -> tuple[ReidS
             "Change it, or train on a larger archive."
         )
     is_held_out = np.isin(samples.identity, held_out)
-    return _only(samples, ~is_held_out), _only(samples, is_held_out)
+    kept, looked_at = _only(samples, ~is_held_out), _only(samples, is_held_out)
+    TaskSampler(
+        looked_at, tasks, identities_per_step=2, pictures_per_identity=PICTURES, seed=seed
+    )  # raises here, not at the end
+    return kept, looked_at
 
 
 def evaluate_held_out(model: Irm, samples: ReidSamples, tasks: tuple[Task, ...], *, seed: int) -> dict[str, float]:

@@ -125,13 +125,13 @@ def _run_here(config: IrmTrainConfig, progress: Progress) -> Summary:
     started = time.monotonic()
     named_preset(config.preset, "irm" if config.what == "irm" else "irm++")
     samples, held_out = split_held_out(
-        load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed
+        load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed, config.tasks
     )
     progress.start("train", total=config.steps, unit="step")
     run = IrmRun(config, samples, on_step=progress.advance)
     irm = run.run()
     progress.finish()
-    found = evaluate_held_out(irm, held_out, run.tasks, seed=config.seed) if held_out is not None else {}
+    found = evaluate_held_out(irm, held_out, config.tasks, seed=config.seed) if held_out is not None else {}
     model = Path(config.out).expanduser().resolve() / MODEL_FOLDER
     headline = (
         f"Trained {NAMES[config.what]} for {config.steps} steps on {len(samples.crops)} pictures of "

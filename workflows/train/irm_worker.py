@@ -81,7 +81,7 @@ class IrmWorker:
         config = task.config
         self._store = StateStore(Folder(config.out))
         samples, self._held_out = split_held_out(
-            load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed
+            load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed, config.tasks
         )
         self._objective = make_objective(config, samples).to(device).train()
         self._sampler = TaskSampler(
@@ -120,7 +120,7 @@ class IrmWorker:
         found: dict[str, float] = {}
         if self._rank == 0 and self._held_out is not None:
             irm = self._objective.irm.eval()
-            found = evaluate_held_out(irm, self._held_out, self._sampler.tasks, seed=self._config.seed)
+            found = evaluate_held_out(irm, self._held_out, self._config.tasks, seed=self._config.seed)
             irm.train()
             import ray
 
