@@ -13,14 +13,20 @@ ImageHWC = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class QueryInput:
-    """Who we look for: a crop of the person, a description, or both.
+    """Who we look for: a crop of the person, a description, or both; for instruct-ReID also what is asked.
 
-    Raises DataError when there is neither.
+    Raises DataError when there is neither crop nor description.
     """
 
     query_id: str
     image: ImageHWC | None
     text: str | None
+    task: str | None = None
+    """One of the six tasks of instruct-ReID; None asks as the other parts allow."""
+    instruction: str | None = None
+    """What is asked, in other words than the task's own sentence."""
+    clothes: ImageHWC | None = None
+    """A picture of the clothes to be worn, for CTCC."""
 
     def __post_init__(self) -> None:
         if self.image is None and not (self.text and self.text.strip()):
@@ -42,7 +48,7 @@ class MaskPrompt:
     """What the judge hands to the segmenter for one pair: the projected [SEG] state (eq. 6) and where it points."""
 
     embedding: NDArray[np.float32]
-    """(D,), in the prompt space of the SAM decoder."""
+    """(D,), in the prompt space of the SAM decoder; (0,) prompts by the box alone."""
     box_xyxy_px: NDArray[np.float32]
     """(4,), in pixels of the frame."""
 

@@ -32,6 +32,10 @@ class ColourHistogram:
         """(Q, dim) unit vectors; DataError for a query without a picture."""
         return self.embed_persons([_picture(query) for query in queries])
 
+    def check_query(self, query: QueryInput) -> None:
+        """Raises DataError for a query without a picture."""
+        _picture(query)
+
 
 def _picture(query: QueryInput) -> ImageHWC:
     if query.image is None:

@@ -77,14 +77,6 @@ def load_irm(model: str, *, device: str = "cpu") -> Irm:
     return irm.to(device).eval()
 
 
-def is_irm_folder(folder: Path) -> bool:
-    """Whether a saved model's folder holds an instruct-ReID model, from its config.json alone."""
-    try:
-        return json.loads((folder / CONFIG_FILE).read_text()).get("family") == FAMILY
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id."""
     folder = resolve_checkpoint(source)

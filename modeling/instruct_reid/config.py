@@ -97,6 +97,9 @@ class IrmConfig(_Frozen):
     """Whether the image encoder's layers attend to the instruction (eq. 3-6). The paper: IRM yes, IRM++ no."""
     fusion_layers: int = Field(default=2, ge=1)
     """Transformer layers of the attention module."""
+    has_neck: bool = False
+    """Whether a batch-norm neck lies between features and their cosine, as re-identification baselines have it (ours:
+    the paper does not speak of one). Without it features of random weights are nearly parallel, and learn slowly."""
     image: ImageConfig
     instruction: InstructionConfig
 
@@ -116,6 +119,7 @@ def named_preset(name: str, kind: Kind) -> IrmConfig:
 
 PRESETS: dict[str, IrmConfig] = {
     "tiny": IrmConfig(
+        has_neck=True,
         image=ImageConfig(
             height_px=128, width_px=64, patch_size=16, width=192, num_layers=6, num_heads=3, mlp_width=768
         ),

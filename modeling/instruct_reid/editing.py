@@ -54,11 +54,11 @@ class EditingAttention(nn.Module):
     def forward(self, tokens_BND: Tensor, instruction: InstructionTokens | None) -> Tensor:
         """(B, N, D) after the output projection."""
         query, key, value = (self._split(part) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
-        mixed_BHNd = F.scaled_dot_product_attention(query, key, value)
+        mixed_BHNd = attend(query, key, value)
         if instruction is not None and self.instruction_kv is not None and self.gate is not None:
             key, value = (self._split(part) for part in self.instruction_kv(instruction.tokens_BTI).chunk(2, dim=-1))
             mask = instruction.is_token_BT[:, None, None, :]
-            mixed_BHNd = mixed_BHNd + self.gate * F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            mixed_BHNd = mixed_BHNd + self.gate * attend(query, key, value, mask)
         return self.proj(mixed_BHNd.transpose(1, 2).flatten(2))
 
     def _split(self, tokens_BND: Tensor) -> Tensor:
@@ -143,6 +143,20 @@ class EditingTransformer(nn.Module):
         for block in self.blocks:
             tokens_BND = block(tokens_BND, instruction)
         return self.norm(tokens_BND)
+
+
+def attend(query_BHNd: Tensor, key_BHMd: Tensor, value_BHMd: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(B, H, N, d): softmax attention; `mask` is True where a key may be looked at.
+
+    PyTorch's fused attention is slow to differentiate in bfloat16 on CPUs, so what will be differentiated there is
+    written out.
+    """
+    if query_BHNd.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query_BHNd, key_BHMd, value_BHMd, attn_mask=mask)
+    scores_BHNM = (query_BHNd * query_BHNd.shape[-1] ** -0.5) @ key_BHMd.transpose(-1, -2)
+    if mask is not None:
+        scores_BHNM = scores_BHNM.masked_fill(~mask, float("-inf"))
+    return scores_BHNM.softmax(-1).to(value_BHMd.dtype) @ value_BHMd
 
 
 def initialise(module: nn.Module) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modeling.backbones.clip import resize_image
 from modeling.instruct_reid.checkpoint import for_retrieval, load_irm
-from modeling.instruct_reid.instructions import Instruction, fixed_sentence
+from modeling.instruct_reid.instructions import Instruction, asked_of
 from modeling.instruct_reid.irm import Irm, QueryPixels
 from modeling.ps_reid.folder import model_identity
 from modeling.types import ImageHWC, QueryInput
@@ -66,9 +66,13 @@ class IrmEncoder:
         return np.concatenate(blocks)
 
     def embed_queries(self, queries: Sequence[QueryInput]) -> Floats:
-        """(Q, D) unit vectors: a picture alone asks as Trad, a text alone as T2I, both together as LI."""
-        asked = [Instruction(text=query.text) if query.text else fixed_sentence("Trad") for query in queries]
-        return self.queries([query.image for query in queries], asked)
+        """(Q, D) unit vectors, each asking as `asked_of` says."""
+        asked = [asked_of(query) for query in queries]
+        return self.queries([image for image, _ in asked], [instruction for _, instruction in asked])
+
+    def check_query(self, query: QueryInput) -> None:
+        """Raises DataError when the query lacks what its task needs."""
+        asked_of(query)
 
     @property
     def _device(self) -> torch.device:

@@ -6,10 +6,9 @@ Shapes: B pictures; N image tokens; T instruction tokens; D width; I width of th
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.instruct_reid.editing import InstructionTokens, Mlp, initialise
+from modeling.instruct_reid.editing import InstructionTokens, Mlp, attend, initialise
 
 
 class FusionLayer(nn.Module):
@@ -25,7 +24,7 @@ class FusionLayer(nn.Module):
     def forward(self, tokens_BMD: Tensor, is_token_BM: Tensor) -> Tensor:
         parts = self.qkv(self.norm1(tokens_BMD)).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=is_token_BM[:, None, None, :])
+        mixed = attend(query, key, value, is_token_BM[:, None, None, :])
         tokens_BMD = tokens_BMD + self.proj(mixed.transpose(1, 2).flatten(2))
         return tokens_BMD + self.mlp(self.norm2(tokens_BMD))
 

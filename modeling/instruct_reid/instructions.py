@@ -5,13 +5,14 @@ T2I and LI with a description of the person to be found.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from modeling.errors import ConfigError, DataError
-from modeling.types import ImageHWC
+from modeling.types import ImageHWC, QueryInput
 
+T = TypeVar("T")
 Task = Literal["Trad", "CC", "CTCC", "VI", "T2I", "LI"]
 TASKS: tuple[Task, ...] = ("Trad", "CC", "CTCC", "VI", "T2I", "LI")
 DESCRIPTIVE_TASKS: frozenset[Task] = frozenset({"CTCC", "T2I", "LI"})
@@ -100,6 +101,35 @@ class Instruction:
     def __post_init__(self) -> None:
         if (self.text is None) == (self.image is None):
             raise DataError("an instruction is either a text or a picture; give exactly one of them")
+
+
+def asked_of(query: QueryInput) -> tuple[ImageHWC | None, Instruction]:
+    """The picture and the instruction that a query puts to an instruct-ReID model (§IV-A).
+
+    Without a task a text alone asks as T2I, both together as LI, a picture alone as Trad. Raises DataError when the
+    query lacks what its task needs, and ConfigError when there is no such task.
+    """
+    image, words = query.image, (query.instruction or query.text or "").strip()
+    if query.task is None:
+        if query.clothes is not None:
+            return image, Instruction(image=query.clothes)
+        return image, Instruction(text=words) if words else fixed_sentence("Trad")
+    task = named_task(query.task)
+    if task == "T2I":
+        return None, Instruction(text=_given(words, query, task, "a text that describes the person"))
+    _given(image is not None, query, task, "a picture of the person")
+    if task == "LI":
+        return image, Instruction(text=_given(words, query, task, "a text that says how the person is dressed"))
+    if task == "CTCC":
+        _given(query.clothes is not None, query, task, "a picture of the clothes (instruction_image, or --clothes)")
+        return image, Instruction(image=query.clothes)
+    return image, Instruction(text=query.instruction) if query.instruction else fixed_sentence(task)
+
+
+def _given(value: T, query: QueryInput, task: Task, what: str) -> T:
+    if not value:
+        raise DataError(f"query {query.query_id!r} asks as {task} and lacks {what}")
+    return value
 
 
 def named_task(name: str) -> Task:

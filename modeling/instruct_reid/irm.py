@@ -18,6 +18,7 @@ from modeling.instruct_reid.config import IrmConfig
 from modeling.instruct_reid.editing import EditingTransformer, InstructionTokens
 from modeling.instruct_reid.fusion import AttentionModule
 from modeling.instruct_reid.instruction_encoder import InstructionBatch, InstructionEncoder
+from modeling.neck import Neck
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Irm(nn.Module):
             mlp_width=config.image.mlp_width, layer_norm_eps=eps,
         )  # fmt: skip
         self.text_to_image = nn.Linear(config.instruction.width, width)
+        self.picture_neck = Neck(width) if config.has_neck else nn.Identity()
+        self.text_neck = Neck(width) if config.has_neck else nn.Identity()
 
     def encode_instructions(self, batch: InstructionBatch) -> InstructionTokens:
         """F_T; a fixed encoder (§V-C) gets no gradient."""
@@ -79,7 +82,8 @@ class Irm(nn.Module):
 
     def text_features(self, instruction: InstructionTokens) -> Tensor:
         """(B, D): descriptions in the space of images, for queries without a picture."""
-        return self.text_to_image(instruction.feature_BI)
+        features: Tensor = self.text_neck(self.text_to_image(instruction.feature_BI))
+        return features
 
     def query_features(self, queries: QueryPixels) -> Tensor:
         """(B, D) unit vectors: the picture edited by and fused with the instruction, or the text."""
@@ -88,7 +92,7 @@ class Irm(nn.Module):
     def gallery_features(self, pixels_B3HW: Tensor, instructions: InstructionBatch | None = None) -> Tensor:
         """(B, D) unit vectors; task-free (no instructions), the unedited image, as the baseline IRM* does."""
         if instructions is None:
-            return F.normalize(self.image_tokens(pixels_B3HW)[:, 0], dim=-1)
+            return F.normalize(self.picture_neck(self.image_tokens(pixels_B3HW)[:, 0]), dim=-1)
         return F.normalize(self.instructed(pixels_B3HW, self.encode_instructions(instructions)), dim=-1)
 
     def instructed(self, pixels_B3HW: Tensor | None, instruction: InstructionTokens) -> Tensor:
@@ -97,7 +101,8 @@ class Irm(nn.Module):
             return self.text_features(instruction)
         if len(pixels_B3HW) != len(instruction.tokens_BTI):
             raise DataError(f"{len(pixels_B3HW)} pictures but {len(instruction.tokens_BTI)} instructions")
-        return self.fuse(self.image_tokens(pixels_B3HW, instruction), instruction)
+        features: Tensor = self.picture_neck(self.fuse(self.image_tokens(pixels_B3HW, instruction), instruction))
+        return features
 
 
 class IrmPlusPlus(nn.Module):

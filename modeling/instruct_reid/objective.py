@@ -54,6 +54,9 @@ class IrmLossSettings:
     """Of the softmax over a bank in eq. 12 and 13 (the paper: none, that is 1)."""
     kl_form: KlForm = "kl"
     contrast_temperature: float = 0.07
+    in_batch: float = 0.0
+    """Weight of a contrast between the batch's queries and gallery pictures (ours: random weights learn by it first,
+    while a memory bank still holds noise; the paper starts from pretrained ones)."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,10 @@ class IrmObjective(nn.Module):
         """Eq. 9: α L_atri + L_id on F and on F_out."""
         assert self.identify_fused is not None
         tokens = self.irm.image_tokens(batch.pixels, instruction)
-        image, fused = tokens[:, 0], self.irm.fuse(tokens, instruction)
+        image, fused = self.irm.picture_neck(torch.cat([tokens[:, 0], self.irm.fuse(tokens, instruction)])).chunk(2)
         identity = self.identify(image, batch.identity) + self.identify_fused(fused, batch.identity)
         triplet = self._triplet(image, batch, instruction) + self._triplet(fused, batch, instruction)
-        return self._terms(identity, triplet=triplet)
+        return self._terms(identity, triplet=triplet, contrast=self._in_batch(fused, batch))
 
     def _irm_plus_plus(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 14 on the retrieval feature: F_q of query samples, F_g of gallery samples."""
@@ -146,17 +149,20 @@ class IrmObjective(nn.Module):
         retrieval = tokens[:, 0].clone()
         if chosen.any():
             retrieval[chosen] = self.irm.fuse(tokens[chosen], instruction.rows(chosen)).to(retrieval.dtype)
+        retrieval = self.irm.picture_neck(retrieval)
         if self.retrieval_bank is None:
             identity = self.identify(retrieval, batch.identity)
-            return self._terms(identity, triplet=self._triplet(retrieval, batch, instruction))
-        return self._by_banks(batch.task, retrieval, batch.identity, instruction.feature_BI, gather)
+            triplet = self._triplet(retrieval, batch, instruction)
+            return self._terms(identity, triplet=triplet, contrast=self._in_batch(retrieval, batch))
+        terms = self._by_banks(batch.task, retrieval, batch.identity, instruction.feature_BI, gather)
+        return replace(terms, contrast=self._in_batch(retrieval, batch))
 
     def _text_to_image(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 10; IRM++ adds eq. 14, with the text as the query and the image as the gallery."""
         tokens, text = self.irm.image_tokens(batch.pixels), self.irm.text_features(instruction)
-        image = tokens[:, 0]
+        image = self.irm.picture_neck(tokens[:, 0])
         contrast = contrastive_loss(image, text, batch.identity, self.settings.contrast_temperature)
-        match = self._match(tokens, text, instruction, batch.identity)
+        match = self._match(tokens, image, text, instruction, batch.identity)
         if self.retrieval_bank is None:
             return self._terms(contrast=contrast, match=match)
         both, twice = torch.cat([image, text]), batch.identity.repeat(2)
@@ -190,10 +196,21 @@ class IrmObjective(nn.Module):
             unit, related, margin=self.settings.margin, mining=self.settings.mining
         )
 
-    def _match(self, tokens: Tensor, text: Tensor, instruction: InstructionTokens, identity: Tensor) -> Tensor:
+    def _in_batch(self, features: Tensor, batch: IrmBatch) -> Tensor:
+        """Queries and gallery pictures of the batch find each other, as texts and images do in eq. 10."""
+        settings, asks = self.settings, batch.is_query
+        if not settings.in_batch:
+            return features.new_zeros(())
+        images, queries = features[~asks], features[asks]
+        loss = contrastive_loss(images, queries, batch.identity[asks], settings.contrast_temperature)
+        return settings.in_batch * loss
+
+    def _match(
+        self, tokens: Tensor, image: Tensor, text: Tensor, instruction: InstructionTokens, identity: Tensor
+    ) -> Tensor:
         """True pairs, each image with its hardest wrong text, and each text with its hardest wrong image."""
         with torch.no_grad():
-            similarity = F.normalize(tokens[:, 0], dim=1) @ F.normalize(text, dim=1).t()
+            similarity = F.normalize(image, dim=1) @ F.normalize(text, dim=1).t()
             wrong_text, wrong_image = (hardest_strangers(s, identity) for s in (similarity, similarity.t()))
         here = torch.arange(len(identity), device=identity.device)
         images, texts = torch.cat([here, here, wrong_image]), torch.cat([here, wrong_text, here])

@@ -1,6 +1,7 @@
 """Where a saved model lies and what identifies it. Light on purpose: a driver asks this without loading torch."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from modeling.errors import WeightsError
@@ -22,6 +23,15 @@ def model_folder(model: str) -> Path:
         f"no model at {model!r}: {Path(model).expanduser() / CONFIG_FILE} does not exist; weights are shipped for "
         f"{', '.join(shipped) or 'no preset'}; for others give the folder of a trained model"
     )
+
+
+def model_family(folder: Path) -> str | None:
+    """What kind of model a folder holds ("instruct_reid", ...), from its config.json; None where that does not say."""
+    try:
+        family = json.loads((folder / CONFIG_FILE).read_text()).get("family")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return family if isinstance(family, str) else None
 
 
 def model_identity(model: str) -> str:

@@ -14,22 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.neck import Neck
+
 NUM_STRIPES = 4
-
-
-class Neck(nn.BatchNorm1d):
-    """Takes off what all vectors share, so that cosines tell persons apart (the batch-norm neck of re-identification).
-
-    Fewer than two rows are normalised by the running statistics, in training too.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, affine=False)
-
-    def forward(self, vectors_BM: Tensor) -> Tensor:
-        if self.training and len(vectors_BM) < 2:
-            return F.batch_norm(vectors_BM.float(), self.running_mean, self.running_var)
-        return super().forward(vectors_BM.float())
 
 
 class Metric(nn.Module):

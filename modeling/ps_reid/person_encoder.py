@@ -34,6 +34,10 @@ class PersonEncoder(Protocol):
         """(Q, dim) unit vectors of queries by image, text or both."""
         ...
 
+    def check_query(self, query: QueryInput) -> None:
+        """Raises DataError for a query that this encoder cannot embed."""
+        ...
+
 
 class PsReidPersonEncoder:
     """PS-ReID's vision encoder and metric as a person encoder."""
@@ -61,6 +65,9 @@ class PsReidPersonEncoder:
                 batch = self._processor.queries([query]).to(self._model.device)
                 blocks.append(self._model.encode_queries(batch).metric_QM.float().cpu().numpy())
         return np.concatenate(blocks)
+
+    def check_query(self, query: QueryInput) -> None:
+        """Every query has a picture or a text, which is all that is needed; tasks are not looked at."""
 
 
 def load_person_encoder(model: str, *, device: str = "cpu") -> PersonEncoder:

@@ -69,10 +69,18 @@ class SegmentationModule(nn.Module):
     def mask_logits(
         self, embedding_1Ehw: Tensor, prompts_PE: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]
     ) -> Tensor:
-        """Low-resolution mask logits (P, h, w) of one frame, which fills `content_HW` pixels of SAM's square."""
+        """Low-resolution mask logits (P, h, w) of one frame, which fills `content_HW` pixels of SAM's square.
+
+        Prompts of width 0 prompt by the boxes alone: a module trained with both finds zeros in the pointer's place, any
+        other SAM the two corners that it knows.
+        """
+        by_box_alone = prompts_PE.shape[1] == 0
+        takes_box = self.prompts_box or by_box_alone
         with torch.autocast(prompts_PE.device.type, enabled=False):
             sparse_PTE = prompts_PE[:, None].to(self._dtype)
-            if self.prompts_box:
+            if by_box_alone:
+                sparse_PTE = sparse_PTE.new_zeros(len(prompts_PE), int(self.prompts_box), self.prompt_dim)
+            if takes_box:
                 sides = torch.tensor(
                     [content_HW[1], content_HW[0], content_HW[1], content_HW[0]], device=boxes_P4.device
                 )
@@ -87,7 +95,7 @@ class SegmentationModule(nn.Module):
                 multimask_output=False,
             )
             logits = masks[:, 0]
-            return self._confined(logits, boxes_P4, content_HW) if self.prompts_box else logits
+            return self._confined(logits, boxes_P4, content_HW) if takes_box else logits
 
     def _confined(self, logits_Phw: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]) -> Tensor:
         """The logits with everything outside each box, with some room, set to background.

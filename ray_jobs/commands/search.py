@@ -41,6 +41,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     query.add_argument("--text", metavar="TEXT", help="description of the person")
     query.add_argument("--frame", metavar="FRAME_ID", help="frame of the archive that shows the person; needs --box")
     query.add_argument("--box", type=_box, metavar="X,Y,W,H", help="the person in that frame, in pixels")
+    query.add_argument(
+        "--task", metavar="TASK", help="with an index of an instruct-ReID model: trad, cc, ctcc, vi, t2i or li"
+    )
+    query.add_argument("--instruction", metavar="TEXT", help="what is asked, in other words than the task's own")
+    query.add_argument("--clothes", metavar="FILE", help="picture of the clothes to look for, with --task ctcc")
     where = parser.add_argument_group("where to look, and how thoroughly")
     where.add_argument("--recall", choices=("top", "none"), help="none: judge every frame with every query")
     where.add_argument(
@@ -48,6 +53,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("--stop-after", choices=("recall", "judge"), help="recall: rank persons; judge: no masks")
     where.add_argument("--threshold", type=float, metavar="S", help="scores above it are a match (default: 0)")
+    where.add_argument(
+        "--judge-by",
+        choices=("psreid", "recall"),
+        help="recall: by the index's encoder, which knows tasks (default for cc, ctcc and li)",
+    )
     where.add_argument("--camera", dest="cameras", action="append", metavar="ID", help="only this camera; repeatable")
     where.add_argument("--since", metavar="MOMENT", help="only frames recorded from then on: 2026-11-01T08:00")
     where.add_argument("--until", metavar="MOMENT", help="only frames recorded up to then")

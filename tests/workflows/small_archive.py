@@ -138,6 +138,9 @@ class ColourEncoder:
     def embed_queries(self, queries: Sequence[QueryInput]) -> np.ndarray:
         return np.stack([query_vector(query) for query in queries])
 
+    def check_query(self, query: QueryInput) -> None:
+        """Takes every query."""
+
 
 @dataclass(frozen=True)
 class EncodedColour:

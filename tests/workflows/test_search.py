@@ -469,7 +469,7 @@ def test_a_plan_counts_the_work_and_measures_a_sample(
         judges.append(small.ColourJudge())
         return judges[-1]
 
-    monkeypatch.setattr(estimate, "load_judge", load_judge)
+    monkeypatch.setattr(steps, "load_judge", load_judge)
     monkeypatch.setattr(sample, "load_person_encoder", lambda model, **_: small.ColourEncoder())
     monkeypatch.setattr(estimate, "load_segmenter", lambda model, **_: small.BoxSegmenter())
     table = small.write_queries(tmp_path / "queries", queries)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from workflows.tracking.registry import local_model
 
 if TYPE_CHECKING:
+    from modeling.instruct_reid.judge import CosineJudge
     from modeling.ps_reid.judge import Judge
     from modeling.ps_reid.person_encoder import PersonEncoder
     from modeling.ps_reid.segmenter import Segmenter
@@ -23,14 +24,19 @@ def identity_of_model(model: str) -> str:
     return model_identity(local_model(model))
 
 
+def knows_tasks(model: str) -> bool:
+    """Whether a model is instruct-ReID (IRM or IRM++), whose queries carry instructions."""
+    from modeling.ps_reid.folder import model_family, model_folder
+
+    return model_family(model_folder(local_model(model))) == "instruct_reid"
+
+
 def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
     """PS-ReID's own encoder, or an IRM++ whose gallery features know no task."""
-    from modeling.instruct_reid.checkpoint import is_irm_folder
     from modeling.ps_reid import person_encoder
-    from modeling.ps_reid.folder import model_folder
 
     model = local_model(model)
-    if is_irm_folder(model_folder(model)):
+    if knows_tasks(model):
         from modeling.instruct_reid.encoder import load_irm_encoder
 
         return load_irm_encoder(model, device=device)
@@ -42,6 +48,13 @@ def load_judge(model: str, *, attention: str | None, threshold: float, device: s
 
     folder = local_model(model)
     return Judge.load(folder, attention=attention, threshold=threshold, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def load_cosine_judge(model: str, *, threshold: float, device: str) -> "CosineJudge":
+    """The encoder of an index as the judge of its shortlist."""
+    from modeling.instruct_reid.judge import CosineJudge
+
+    return CosineJudge(load_person_encoder(model, device=device), threshold=threshold)
 
 
 def load_segmenter(model: str, *, device: str) -> "Segmenter":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from modeling.errors import ConfigError, DataError
 from workflows.index.inputs import StepInput, open_step
-from workflows.index.models import identity_of_model
+from workflows.index.models import identity_of_model, knows_tasks
 from workflows.index.step import index_shard_id
 from workflows.schema import index_schema, require_table
 from workflows.search.config import SearchConfig
@@ -59,12 +59,18 @@ def _indexed_frames(index: StepInput, frames: StepInput) -> StepInput:
     return frames.restricted({indexed[shard_id] for shard_id in index.manifest.shard_ids})
 
 
-def check_encoder(archive: Archive) -> None:
-    """ConfigError when the model that made the index is no longer the same: its queries would not compare."""
+def check_encoder(config: SearchConfig, archive: Archive) -> None:
+    """ConfigError when the index's model is no longer the same, or does not know the task that is asked."""
     if identity_of_model(archive.encoder_model) != archive.index.step.inputs["model"]:
         raise ConfigError(
             f"the model {archive.encoder_model!r} has changed since {archive.index.folder.uri} was made with it. "
             "Index the frames again into another folder, or put that model back."
+        )
+    if (config.task or config.clothes or config.instruction) and not knows_tasks(archive.encoder_model):
+        raise ConfigError(
+            f"{archive.index.folder.uri} was made with {archive.encoder_model!r}, which knows no tasks and no "
+            "instructions. Index the frames with an instruct-ReID model into another folder: psreid index "
+            f"{archive.frames.folder.uri} OUT --model tiny-irmpp"
         )
 
 

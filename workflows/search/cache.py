@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from workflows.ledger import Ledger
-from workflows.search.queries import query_input
+from workflows.search.queries import ASKED_COLUMNS, query_input
 from workflows.storage import Folder
 
 if TYPE_CHECKING:
-    from modeling.ps_reid.judge import EncodedQuery, Judge
+    from modeling.judging import EncodedAlone, PairJudge
 
 READ_AT_ONCE = 64  # queries whose pictures are in memory while they are encoded
 
@@ -19,17 +19,17 @@ READ_AT_ONCE = 64  # queries whose pictures are in memory while they are encoded
 class QueryCache:
     """Query ids -> encoded queries. A query is read from storage and encoded when it is first asked for."""
 
-    def __init__(self, judge: "Judge", *, queries_uri: str, budget_bytes: int) -> None:
+    def __init__(self, judge: "PairJudge", *, queries_uri: str, budget_bytes: int) -> None:
         self._judge = judge
         self._folder = Folder(queries_uri)
         self._parts = [part.name for part in Ledger.read(self._folder).parts()]
         self._budget_bytes = budget_bytes
-        self._encoded: OrderedDict[str, EncodedQuery] = OrderedDict()
+        self._encoded: OrderedDict[str, EncodedAlone] = OrderedDict()
         self._sizes: dict[str, int] = {}
         """Bytes of every query that was ever encoded here."""
         self.num_bytes = 0
 
-    def turns(self, query_ids: Sequence[str]) -> "Iterator[dict[str, EncodedQuery]]":
+    def turns(self, query_ids: Sequence[str]) -> "Iterator[dict[str, EncodedAlone]]":
         """These queries in turns that fit the budget together: one turn when all do, and never less than one query.
 
         The same queries make the same turns in the same inner order, whatever is at hand: the last bits of a number
@@ -68,14 +68,14 @@ class QueryCache:
             turn_bytes += size
         return turns
 
-    def _encode(self, query_ids: Sequence[str]) -> "Iterator[EncodedQuery]":
+    def _encode(self, query_ids: Sequence[str]) -> "Iterator[EncodedAlone]":
         for start in range(0, len(query_ids), READ_AT_ONCE):
             condition = pc.field("query_id").isin(list(query_ids[start : start + READ_AT_ONCE]))
             for part in self._parts:
-                for row in self._folder.read_table(part, ["query_id", "image", "text"], condition).to_pylist():
+                for row in self._folder.read_table(part, ASKED_COLUMNS, condition).to_pylist():
                     yield self._judge.encode_query(query_input(row))
 
-    def _keep(self, encoded: "EncodedQuery") -> None:
+    def _keep(self, encoded: "EncodedAlone") -> None:
         self._encoded[encoded.query_id] = encoded
         self._sizes[encoded.query_id] = encoded.num_bytes
         self.num_bytes += encoded.num_bytes

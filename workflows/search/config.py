@@ -6,12 +6,16 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from modeling.errors import ConfigError
+from modeling.instruct_reid.instructions import Task, named_task
 from workflows.clock import parse_moment
 from workflows.index.filter import FrameFilter
 from workflows.tracking.config import TrackedConfig
 
 LEAST_SHORTLIST = 50  # frames
 SHORTLIST_SHARE = 0.02  # of the archive's frames
+LEAST_SCORE = {"psreid": 0.0, "recall": 0.4}
+OTHER_CLOTHES: frozenset[Task] = frozenset({"CC", "CTCC", "LI"})
+"""Tasks whose match may wear other clothes than the query's picture shows, which PS-ReID was never taught."""
 
 
 class SearchConfig(TrackedConfig):
@@ -34,6 +38,13 @@ class SearchConfig(TrackedConfig):
     """Frame of the archive to cut the person's picture from, a frame_id; needs `box`."""
     box: tuple[float, float, float, float] | None = None
     """The person in `frame`: left, top, width, height in pixels."""
+    task: Task | None = None
+    """What is asked, in an index made with instruct-ReID (IRM++): trad, cc, ctcc, vi, t2i or li. By default a picture
+    alone asks as trad, a text alone as t2i, both together as li; in a table the column `task` says it."""
+    instruction: str | None = None
+    """What is asked of the picture in other words than the task's own sentence."""
+    clothes: str | None = None
+    """Picture of the clothes that the person is looked for in, a file; for task ctcc."""
     query_id: str = "query"
     """Name of the one query given by `image`, `text` or `frame`."""
     frames: str | None = None
@@ -49,8 +60,13 @@ class SearchConfig(TrackedConfig):
     or every frame when stopping after recall."""
     stop_after: Literal["recall", "judge"] | None = None
     """`recall` writes every person of the shortlisted frames with its score; `judge` writes matches without masks."""
-    threshold: float = 0.0
-    """Scores above it are a match; a score is logit[SEG] - logit[REJ]."""
+    judge_by: Literal["psreid", "recall"] | None = None
+    """Who decides on the shortlist. `psreid`: the model, which sees picture and text; `recall`: the index's encoder,
+    which knows the tasks, by the cosine of the frame's best person. By default `recall` for the tasks cc, ctcc and li,
+    whose match may wear other clothes than the picture shows, and else `psreid`."""
+    threshold: float | None = None
+    """Scores above it are a match. A score of `psreid` is logit[SEG] - logit[REJ], by default above 0; one of `recall`
+    is a cosine, by default above 0.4."""
     attention: Literal["joint", "separated"] | None = None
     """`joint` is the paper's; `separated` computes each frame once for all queries; by default as in training."""
     keep_rejects: bool = True
@@ -90,6 +106,16 @@ class SearchConfig(TrackedConfig):
         """Whether the one query is given by settings, not by a table."""
         return self.queries is None
 
+    @property
+    def judged_by(self) -> Literal["psreid", "recall"]:
+        """`judge_by`, or what follows from the task."""
+        return self.judge_by or ("recall" if self.task in OTHER_CLOTHES else "psreid")
+
+    @property
+    def least_score(self) -> float:
+        """`threshold`, or the default of who judges."""
+        return LEAST_SCORE[self.judged_by] if self.threshold is None else self.threshold
+
     def frame_filter(self, time_zone: str) -> FrameFilter:
         """Which frames are searched; `time_zone` is the archive's, for moments without an offset."""
         zone = ZoneInfo(time_zone)
@@ -106,7 +132,8 @@ class SearchConfig(TrackedConfig):
 
     @model_validator(mode="after")
     def _check_query(self) -> "SearchConfig":
-        given = [name for name in ("image", "text", "frame", "box") if getattr(self, name) is not None]
+        flags = ("image", "text", "frame", "box", "task", "instruction", "clothes")
+        given = [name for name in flags if getattr(self, name) is not None]
         if self.queries is not None and given:
             raise ValueError(
                 f"queries come from a table or from flags, not both: got table {self.queries!r} and {', '.join(given)}"
@@ -120,6 +147,21 @@ class SearchConfig(TrackedConfig):
                 "there is no query: give a QUERIES table, or --image FILE, --text TEXT, or --frame FRAME_ID --box "
                 "x,y,w,h (a text may go with a picture)"
             )
+        return self
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """The task of this name, in any case."""
+        try:
+            return named_task(value) if isinstance(value, str) else value
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> "SearchConfig":
+        if self.recall == "none" and (self.task or self.judged_by == "recall"):
+            raise ValueError("recall `none` leaves everything to PS-ReID, which knows no tasks; drop recall `none`")
         return self
 
     @model_validator(mode="after")

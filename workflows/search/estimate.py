@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from workflows.index.estimate import bytes_per_frame
-from workflows.index.models import load_judge, load_segmenter
+from workflows.index.models import load_segmenter
 from workflows.index.workers import pool_size
 from workflows.ledger import Shard
 from workflows.plan.sample import timed
@@ -17,7 +17,7 @@ from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan
 from workflows.search.queries import GROUP_QUERIES, query_input, query_shards, read_query_rows
 from workflows.search.sample import read_targets, sample_pairs
-from workflows.search.steps import Search
+from workflows.search.steps import Search, judge_loader
 from workflows.worker import limit_threads
 
 if TYPE_CHECKING:
@@ -148,12 +148,7 @@ def _small_step(name: str, shards: int) -> StepWork:
 def measure_costs(search: Search, shard: Shard, torch_s: float) -> PairCosts:
     """Judges some frames of the archive with a few queries; second calls are timed, which find all ready."""
     config = search.config
-    device = "cuda" if config.gpus_per_actor else "cpu"
-    judge, load_judge_s = timed(
-        lambda: load_judge(
-            config.model, attention=config.attention, threshold=config.threshold, device=device, dtype=config.dtype
-        )
-    )
+    judge, load_judge_s = timed(judge_loader(search))
     asked = list(read_query_rows(shard))
     rows = asked[:: max(1, len(asked) // SAMPLE_QUERIES)][:SAMPLE_QUERIES]
     wanted = sample_pairs(search, rows)

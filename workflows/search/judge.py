@@ -22,7 +22,7 @@ from workflows.stages import Resources, ShardBatch
 from workflows.storage import Folder
 
 if TYPE_CHECKING:
-    from modeling.ps_reid.judge import EncodedQuery, Judge
+    from modeling.judging import EncodedAlone, PairJudge
 
 SCORE_DECIMALS = 4  # stored; what lies beyond is float noise of batching and threads
 FRAME_FIELDS = ("frame_id", "camera_id", "video_uri", "frame_index", "timestamp_s", "recorded_at", "width", "height")
@@ -46,7 +46,7 @@ class JudgePairs:
         frames_uri: str,
         queries_uri: str,
         shortlist_uri: str | None,
-        load_judge: "Callable[[], Judge]",
+        load_judge: "Callable[[], PairJudge]",
         frame_filter: FrameFilter,
         threshold: float,
         keep_rejects: bool,
@@ -100,7 +100,7 @@ class JudgePairs:
             yield targets
 
     def _judge_batch(
-        self, batch: ShardBatch, targets: Sequence[Target], pairs: PartPairs, turn: "Mapping[str, EncodedQuery]"
+        self, batch: ShardBatch, targets: Sequence[Target], pairs: PartPairs, turn: "Mapping[str, EncodedAlone]"
     ) -> pa.Table:
         """The decisions on some frames by the queries of one turn."""
         asked, recall_scores = [], []

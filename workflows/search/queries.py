@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling.errors import ConfigError, DataError
+from modeling.instruct_reid.instructions import TASKS, asked_of, named_task
 from modeling.regions import box_xywh_to_xyxy, crop
 from modeling.types import QueryInput
 from workflows.index.frames import decode_image, encode_png, frame_ids_of, read_frames
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from modeling.ps_reid.person_encoder import PersonEncoder
 
 GROUP_QUERIES = 64  # queries of one shard, and of one merge of the steps that follow
+ASKED_COLUMNS = ("query_id", "image", "text", "task", "instruction", "instruction_image")
+"""What the models see of a query."""
+_TASK_NAMES = frozenset(task.lower() for task in TASKS)
 
 
 class PrepareQueries:
@@ -48,11 +52,13 @@ class PrepareQueries:
         inputs: list[QueryInput] = []
         for row in read_query_rows(batch.shard):
             try:
-                inputs.append(query_input(row))
+                query = query_input(row)
+                if self._encoder is not None:
+                    self._encoder.check_query(query)
+                inputs.append(query)
                 kept.append({**row, "query_group": batch.shard.payload["group"]})
             except DataError as error:
-                reason = "undecodable_image" if row["image"] else "no_image_and_no_text"
-                batch.quarantine_row(row["query_id"], reason, str(error), row)
+                batch.quarantine_row(row["query_id"], _reason(row), str(error), row)
         if self._encoder is not None and kept:
             embeddings_QD = self._encoder.embed_queries(inputs).astype(np.float16)
             kept = [{**row, "embedding": vector} for row, vector in zip(kept, embeddings_QD, strict=True)]
@@ -130,10 +136,32 @@ def read_query_rows(shard: Shard) -> Iterator[dict[str, Any]]:
 
 
 def query_input(row: dict[str, Any]) -> QueryInput:
-    """What the models see of a query; DataError when it has neither picture nor text, or the picture is broken."""
+    """What the models see of a query.
+
+    Raises DataError when it has neither picture nor text, when a picture is broken, or when there is no such task.
+    """
     what = f"query {row['query_id']!r}"
     image = decode_image(row["image"], what=what, is_upright=False) if row["image"] else None
-    return QueryInput(row["query_id"], image, row["text"] or None)
+    clothes = row.get("instruction_image")
+    try:
+        task = named_task(row["task"]) if row.get("task") else None
+    except ConfigError as error:
+        raise DataError(f"{what}: {error}") from error
+    return QueryInput(
+        row["query_id"], image, row["text"] or None, task=task, instruction=row.get("instruction") or None,
+        clothes=decode_image(clothes, what=f"{what} (clothes)", is_upright=False) if clothes else None,
+    )  # fmt: skip
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Why a query is set aside, in a word."""
+    if not row["image"] and not (row["text"] or "").strip():
+        return "no_image_and_no_text"
+    try:
+        query_input(row)
+    except DataError:
+        return "unknown_task" if row.get("task") and row["task"].lower() not in _TASK_NAMES else "undecodable_image"
+    return "not_what_its_task_needs"
 
 
 def _query_files(uri: str) -> list[tuple[Folder, str]]:
@@ -183,19 +211,25 @@ def _flag_shard(config: SearchConfig, frames: StepInput) -> Shard:
     A picture travels inside: its file may lie on this machine alone.
     """
     flags: dict[str, Any] = {"query_id": config.query_id, "text": config.text}
-    if config.image is not None:
-        folder, name = split_uri(config.image)
-        flags["image_base64"] = base64.b64encode(folder.read_bytes(name)).decode()
+    flags |= {name: value for name in ("task", "instruction") if (value := getattr(config, name)) is not None}
+    for name in ("image", "clothes"):
+        if (path := getattr(config, name)) is not None:
+            folder, file = split_uri(path)
+            flags[f"{name}_base64"] = base64.b64encode(folder.read_bytes(file)).decode()
     if config.frame is not None and config.box is not None:
         part = _part_of_frame(config.frame, frames)
         flags |= {"frames": frames.folder.uri, "part": part, "frame_id": config.frame, "box_xywh_px": list(config.box)}
-    query_input(_flag_row(flags))
+    query = query_input(_flag_row(flags))
+    if config.task is not None:
+        asked_of(query)
     payload = {"flags": flags, "group": 0}
     return Shard(make_shard_id("queries", payload), payload, rows_expected=1)
 
 
 def _flag_row(flags: dict[str, Any]) -> dict[str, Any]:
-    row = dict.fromkeys(QUERIES.names) | {"query_id": flags["query_id"], "text": flags["text"]}
+    row = dict.fromkeys(QUERIES.names) | {name: flags.get(name) for name in ("query_id", "text", "task", "instruction")}
+    if "clothes_base64" in flags:
+        row["instruction_image"] = base64.b64decode(flags["clothes_base64"])
     if "image_base64" in flags:
         return row | {"image": base64.b64decode(flags["image_base64"])}
     if "frame_id" not in flags:

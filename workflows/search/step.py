@@ -46,7 +46,7 @@ def open_search(config: SearchConfig, progress: Progress) -> Search:
     """The search with its archive, checked."""
     search = Search(config, open_archive(config), progress)
     if config.recall == "top":
-        check_encoder(search.archive)
+        check_encoder(config, search.archive)
     check_filter(search.archive.frames, search.frame_filter)
     return search
 

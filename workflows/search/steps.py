@@ -4,14 +4,21 @@ queries -> recall -> shortlist -> judged (judge, segment) -> matches
                            └-> persons (stop after recall)         recall `none`: queries -> judged
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeling.errors import DataError
 from workflows.index.filter import FrameFilter
 from workflows.index.inputs import StepInput, open_step
-from workflows.index.models import identity_of_model, load_judge, load_person_encoder, load_segmenter
+from workflows.index.models import (
+    identity_of_model,
+    load_cosine_judge,
+    load_judge,
+    load_person_encoder,
+    load_segmenter,
+)
 from workflows.index.workers import pool_size
 from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
 from workflows.progress import Progress
@@ -27,6 +34,9 @@ from workflows.search.recall import MergeShortlist, RecallFrames, recall_shards,
 from workflows.search.segment import SegmentPairs
 from workflows.stages import Resources, StageSpec
 from workflows.storage import JSON, Folder
+
+if TYPE_CHECKING:
+    from modeling.judging import PairJudge
 
 CODE_VERSION = "1"  # raised when the same inputs would give other rows
 SHORTLIST_GROUP_ROWS = 1024  # rows that the judge of one frames part has to read for its own few
@@ -191,7 +201,8 @@ def judge_pairs(search: Search, queries: StepInput, shortlist: StepInput | None)
             "model": config.model,
             "attention": config.attention,
             "dtype": config.dtype,
-            "threshold": config.threshold,
+            "judge_by": config.judged_by,
+            "threshold": config.least_score,
             "keep_rejects": config.keep_rejects,
             "masks": config.stop_after != "judge",
             "recall": config.recall,
@@ -228,21 +239,13 @@ def judge_stages(search: Search, queries: StepInput, shortlist: StepInput | None
     config, frames_uri = search.config, search.archive.frames.folder.uri
     device = "cuda" if config.gpus_per_actor else "cpu"
     resources = Resources(config.cpus_per_actor, config.gpus_per_actor)
-    judge = partial(
-        load_judge,
-        config.model,
-        attention=config.attention,
-        threshold=config.threshold,
-        device=device,
-        dtype=config.dtype,
-    )
     judge_kwargs: dict[str, Any] = {
         "frames_uri": frames_uri,
         "queries_uri": queries.folder.uri,
         "shortlist_uri": shortlist.folder.uri if shortlist else None,
-        "load_judge": judge,
+        "load_judge": judge_loader(search),
         "frame_filter": search.frame_filter,
-        "threshold": config.threshold,
+        "threshold": config.least_score,
         "keep_rejects": config.keep_rejects,
         "targets_per_batch": config.targets_per_batch,
         "query_cache_bytes": config.query_cache_mb << 20,
@@ -258,6 +261,18 @@ def judge_stages(search: Search, queries: StepInput, shortlist: StepInput | None
         StageSpec(SegmentPairs, segment_kwargs, resources, segmenters),
     ]
     return stages[:1] if config.stop_after == "judge" else stages
+
+
+def judge_loader(search: Search) -> Callable[[], "PairJudge"]:
+    """Loads whoever decides on the shortlist, in a worker."""
+    config = search.config
+    device = "cuda" if config.gpus_per_actor else "cpu"
+    if config.judged_by == "recall":
+        return partial(load_cosine_judge, search.archive.encoder_model, threshold=config.least_score, device=device)
+    return partial(
+        load_judge, config.model, attention=config.attention, threshold=config.least_score, device=device,
+        dtype=config.dtype,
+    )  # fmt: skip
 
 
 def rank_matches(search: Search, queries: StepInput, judged: StepInput) -> StepInput:
@@ -287,7 +302,8 @@ def _final_config(search: Search) -> dict[str, JSON]:
         "shortlist_size": None if config.recall == "none" else search.shortlist_size,
         "model": config.model,
         "attention": config.attention,
-        "threshold": config.threshold,
+        "judge_by": config.judged_by,
+        "threshold": config.least_score,
         "filter": search.filters,
     }
 

@@ -29,6 +29,9 @@ class IrmLosses(StepConfig):
     """Eq. 12 and 13 as a divergence, or with the fraction as printed."""
     contrast_temperature: Annotated[float, Field(gt=0)] = 0.07
     """Sharpness of the contrastive loss of T2I (eq. 10)."""
+    in_batch: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the same loss between the queries and gallery pictures of a batch (ours); it is what random weights
+    learn by first."""
 
 
 class IrmTrainConfig(StepConfig):
@@ -68,6 +71,8 @@ class IrmTrainConfig(StepConfig):
     """Changes of light, colour and sharpness beside cropping, flipping and erasing; 0 is the paper's."""
     gap_s: Annotated[float, Field(ge=0)] = 0.5
     """Of each track one picture in every so many seconds is used."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16: matrix products in bfloat16, weights and optimizer in float32."""
     seed: int = 0
     """Decides the weights at the start, what each step draws and how it is augmented."""
     losses: IrmLosses = IrmLosses()

@@ -128,7 +128,8 @@ class IrmRun:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(number, self._config)
         self._optimizer.zero_grad(set_to_none=True)
-        terms: IrmLossTerms = self.objective(batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._config.precision == "bf16"):
+            terms: IrmLossTerms = self.objective(batch)
         terms.total.backward()
         torch.nn.utils.clip_grad_norm_(self.objective.parameters(), CLIP_NORM)
         self._optimizer.step()

@@ -46,12 +46,13 @@ class IrmTask:
 class IrmModule(nn.Module):
     """The objective as DeepSpeed calls it."""
 
-    def __init__(self, objective: IrmObjective) -> None:
+    def __init__(self, objective: IrmObjective, precision: str) -> None:
         super().__init__()
-        self.objective = objective
+        self.objective, self._is_bf16 = objective, precision == "bf16"
 
     def forward(self, batch: IrmBatch) -> IrmLossTerms:
-        terms: IrmLossTerms = self.objective(batch, gather_from_workers)
+        with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
+            terms: IrmLossTerms = self.objective(batch, gather_from_workers)
         return terms
 
 
@@ -134,7 +135,7 @@ class IrmWorker:
         load_values(self._objective, stored)
         config = self._config
         settings = EngineSettings(config.zero_stage, 1, CLIP_NORM, config.learning_rate, config.weight_decay)
-        engine = Engine(IrmModule(self._objective), settings, workers=self._workers)
+        engine = Engine(IrmModule(self._objective, config.precision), settings, workers=self._workers)
         if saved is not None:
             engine.restore(_moments(engine.parameters, stored), saved.step)
         if self._rank == 0:
@@ -177,11 +178,16 @@ class IrmWorker:
         )  # fmt: skip
 
     def _banks(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """The memory banks, equal on all workers, under the names that the engine gives parameters."""
+        """Memory banks, equal on all workers, and the necks' statistics, under the engine's kind of names."""
         own = dict(self._objective.named_parameters())
         for name, tensor in self._objective.state_dict().items():
-            if name not in own:
-                yield f"objective.{name}", {"value": tensor.cpu().clone()}
+            if name in own:
+                continue
+            value = tensor.clone()
+            if ".running_" in name and self._workers > 1:  # each worker saw its own share
+                dist.all_reduce(value)
+                value /= self._workers
+            yield f"objective.{name}", {"value": value.cpu()}
 
 
 def load_values(objective: IrmObjective, stored: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from modeling.errors import ConfigError, WeightsError
+from modeling.neck import Neck
 from modeling.ps_reid.build import build_model, named_preset, trainable_parts
 from modeling.ps_reid.checkpoint import load_model
 from modeling.ps_reid.folder import SHIPPED_FOLDER
-from modeling.ps_reid.grounding import Neck
 from modeling.ps_reid.model import PsReid
 from workflows.tracking.registry import local_model
 

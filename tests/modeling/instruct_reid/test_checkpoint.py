@@ -10,7 +10,6 @@ from modeling.errors import WeightsError
 from modeling.instruct_reid.checkpoint import (
     build_irm,
     for_retrieval,
-    is_irm_folder,
     load_instruction_encoder,
     load_irm,
     load_vit,
@@ -19,6 +18,7 @@ from modeling.instruct_reid.checkpoint import (
 from modeling.instruct_reid.config import IrmConfig
 from modeling.instruct_reid.editing import EditingTransformer
 from modeling.instruct_reid.instruction_encoder import InstructionEncoder
+from modeling.ps_reid.folder import model_family
 from tests.modeling.instruct_reid.small_irm import IMAGE, WORDS, small_irm, some_pixels
 
 torch.set_num_threads(1)
@@ -124,7 +124,7 @@ def test_a_saved_model_comes_back(tmp_path: Path, kind: str) -> None:
     irm = small_irm(kind, edits=kind == "irm")  # type: ignore[arg-type]
     save_irm(irm, tmp_path / "model")
     again = load_irm(str(tmp_path / "model"))
-    assert is_irm_folder(tmp_path / "model") and not is_irm_folder(tmp_path)
+    assert model_family(tmp_path / "model") == "instruct_reid" and model_family(tmp_path) is None
     assert again.config == irm.config
     pixels = some_pixels(2)
     torch.testing.assert_close(
