@@ -61,8 +61,9 @@ class Irm(nn.Module):
             mlp_width=config.image.mlp_width, layer_norm_eps=eps,
         )  # fmt: skip
         self.text_to_image = nn.Linear(config.instruction.width, width)
-        self.picture_neck = Neck(width) if config.has_neck else nn.Identity()
-        self.text_neck = Neck(width) if config.has_neck else nn.Identity()
+        # One each: a common one would take the gap between pictures and fused queries for what tells persons apart.
+        necks = (Neck(width) if config.has_neck else nn.Identity() for _ in range(3))
+        self.picture_neck, self.fused_neck, self.text_neck = necks
 
     def encode_instructions(self, batch: InstructionBatch) -> InstructionTokens:
         """F_T; a fixed encoder (§V-C) gets no gradient."""
@@ -101,7 +102,7 @@ class Irm(nn.Module):
             return self.text_features(instruction)
         if len(pixels_B3HW) != len(instruction.tokens_BTI):
             raise DataError(f"{len(pixels_B3HW)} pictures but {len(instruction.tokens_BTI)} instructions")
-        features: Tensor = self.picture_neck(self.fuse(self.image_tokens(pixels_B3HW, instruction), instruction))
+        features: Tensor = self.fused_neck(self.fuse(self.image_tokens(pixels_B3HW, instruction), instruction))
         return features
 
 

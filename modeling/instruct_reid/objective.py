@@ -137,7 +137,8 @@ class IrmObjective(nn.Module):
         """Eq. 9: α L_atri + L_id on F and on F_out."""
         assert self.identify_fused is not None
         tokens = self.irm.image_tokens(batch.pixels, instruction)
-        image, fused = self.irm.picture_neck(torch.cat([tokens[:, 0], self.irm.fuse(tokens, instruction)])).chunk(2)
+        image = self.irm.picture_neck(tokens[:, 0])
+        fused = self.irm.fused_neck(self.irm.fuse(tokens, instruction))
         identity = self.identify(image, batch.identity) + self.identify_fused(fused, batch.identity)
         triplet = self._triplet(image, batch, instruction) + self._triplet(fused, batch, instruction)
         return self._terms(identity, triplet=triplet, contrast=self._in_batch(fused, batch))
@@ -146,10 +147,12 @@ class IrmObjective(nn.Module):
         """Eq. 14 on the retrieval feature: F_q of query samples, F_g of gallery samples."""
         tokens = self.irm.image_tokens(batch.pixels)
         chosen = batch.is_query
-        retrieval = tokens[:, 0].clone()
+        retrieval = tokens.new_zeros(len(tokens), tokens.shape[-1], dtype=torch.float32)
         if chosen.any():
-            retrieval[chosen] = self.irm.fuse(tokens[chosen], instruction.rows(chosen)).to(retrieval.dtype)
-        retrieval = self.irm.picture_neck(retrieval)
+            fused = self.irm.fuse(tokens[chosen], instruction.rows(chosen))
+            retrieval[chosen] = self.irm.fused_neck(fused).float()
+        if not chosen.all():
+            retrieval[~chosen] = self.irm.picture_neck(tokens[~chosen, 0]).float()
         if self.retrieval_bank is None:
             identity = self.identify(retrieval, batch.identity)
             triplet = self._triplet(retrieval, batch, instruction)
