@@ -124,6 +124,7 @@ class EditingTransformer(nn.Module):
             for _ in range(config.num_layers)
         )  # fmt: skip
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.pool = nn.Linear((1 + config.stripes) * config.width, config.width) if config.stripes else None
         self.apply(initialise)
         for parameter in (self.cls_token, self.part_tokens, self.pos_embed):
             if parameter is not None:
@@ -143,6 +144,16 @@ class EditingTransformer(nn.Module):
         for block in self.blocks:
             tokens_BND = block(tokens_BND, instruction)
         return self.norm(tokens_BND)
+
+    def feature(self, tokens_BND: Tensor) -> Tensor:
+        """(B, D): F of a picture's tokens, those of this transformer or as the attention module changed them."""
+        first_BD = tokens_BND[:, 0]
+        if self.pool is None:
+            return first_BD
+        patches_BND = tokens_BND[:, 1 + self.config.num_parts :]
+        map_BDhw = patches_BND.transpose(1, 2).unflatten(2, self.config.grid)
+        stripes_BDS = F.adaptive_avg_pool2d(map_BDhw, (self.config.stripes, 1)).squeeze(-1)
+        return self.pool(torch.cat([first_BD, stripes_BDS.flatten(1)], dim=1))
 
 
 def attend(query_BHNd: Tensor, key_BHMd: Tensor, value_BHMd: Tensor, mask: Tensor | None = None) -> Tensor:

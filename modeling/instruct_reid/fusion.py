@@ -50,11 +50,11 @@ class AttentionModule(nn.Module):
             nn.init.zeros_(layer.mlp.fc2.weight)
 
     def forward(self, image_BND: Tensor, instruction: InstructionTokens) -> Tensor:
-        """(B, D)."""
+        """(B, N, D): the image tokens, each having looked at the words."""
         words_BTD = self.into(instruction.tokens_BTI) + self.kind
         is_image = instruction.is_token_BT.new_ones(image_BND.shape[:2])
         tokens_BMD = torch.cat([image_BND, words_BTD], dim=1)
         is_token_BM = torch.cat([is_image, instruction.is_token_BT], dim=1)
         for layer in self.layers:
             tokens_BMD = layer(tokens_BMD, is_token_BM)
-        return self.norm(tokens_BMD[:, 0])
+        return self.norm(tokens_BMD[:, : image_BND.shape[1]])

@@ -74,12 +74,12 @@ class Irm(nn.Module):
             return self.instruction(batch)
 
     def image_tokens(self, pixels_B3HW: Tensor, instruction: InstructionTokens | None = None) -> Tensor:
-        """(B, N, D): E_e's tokens, edited when there is an instruction and the model edits; F is the first."""
+        """(B, N, D): E_e's tokens, edited when there is an instruction and the model edits; `image.feature` makes F."""
         return self.image(pixels_B3HW, instruction)
 
     def fuse(self, image_BND: Tensor, instruction: InstructionTokens) -> Tensor:
         """(B, D): F_out = E_f(F, F_T)."""
-        return self.fusion(image_BND, instruction)
+        return self.image.feature(self.fusion(image_BND, instruction))
 
     def text_features(self, instruction: InstructionTokens) -> Tensor:
         """(B, D): descriptions in the space of images, for queries without a picture."""
@@ -93,7 +93,7 @@ class Irm(nn.Module):
     def gallery_features(self, pixels_B3HW: Tensor, instructions: InstructionBatch | None = None) -> Tensor:
         """(B, D) unit vectors; task-free (no instructions), the unedited image, as the baseline IRM* does."""
         if instructions is None:
-            return F.normalize(self.picture_neck(self.image_tokens(pixels_B3HW)[:, 0]), dim=-1)
+            return F.normalize(self.picture_neck(self.image.feature(self.image_tokens(pixels_B3HW))), dim=-1)
         return F.normalize(self.instructed(pixels_B3HW, self.encode_instructions(instructions)), dim=-1)
 
     def instructed(self, pixels_B3HW: Tensor | None, instruction: InstructionTokens) -> Tensor:

@@ -137,7 +137,7 @@ class IrmObjective(nn.Module):
         """Eq. 9: α L_atri + L_id on F and on F_out."""
         assert self.identify_fused is not None
         tokens = self.irm.image_tokens(batch.pixels, instruction)
-        image = self.irm.picture_neck(tokens[:, 0])
+        image = self.irm.picture_neck(self.irm.image.feature(tokens))
         fused = self.irm.fused_neck(self.irm.fuse(tokens, instruction))
         identity = self.identify(image, batch.identity) + self.identify_fused(fused, batch.identity)
         triplet = self._triplet(image, batch, instruction) + self._triplet(fused, batch, instruction)
@@ -152,7 +152,7 @@ class IrmObjective(nn.Module):
             fused = self.irm.fuse(tokens[chosen], instruction.rows(chosen))
             retrieval[chosen] = self.irm.fused_neck(fused).float()
         if not chosen.all():
-            retrieval[~chosen] = self.irm.picture_neck(tokens[~chosen, 0]).float()
+            retrieval[~chosen] = self.irm.picture_neck(self.irm.image.feature(tokens[~chosen])).float()
         if self.retrieval_bank is None:
             identity = self.identify(retrieval, batch.identity)
             triplet = self._triplet(retrieval, batch, instruction)
@@ -163,7 +163,7 @@ class IrmObjective(nn.Module):
     def _text_to_image(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 10; IRM++ adds eq. 14, with the text as the query and the image as the gallery."""
         tokens, text = self.irm.image_tokens(batch.pixels), self.irm.text_features(instruction)
-        image = self.irm.picture_neck(tokens[:, 0])
+        image = self.irm.picture_neck(self.irm.image.feature(tokens))
         contrast = contrastive_loss(image, text, batch.identity, self.settings.contrast_temperature)
         match = self._match(tokens, image, text, instruction, batch.identity)
         if self.retrieval_bank is None:
