@@ -8,6 +8,7 @@ OUT/evaluations/NAME   `psreid evaluate reid` of a training, named after it and 
 What is scored does not depend on the table, so tables share evaluations as they share trainings.
 """
 
+import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,11 +78,7 @@ def run_variants(table: ReidTable, config: ReidTableConfig, progress: Progress) 
     shared, scoring = _open(config)
     trainings = shared.of_table(table, config.seeds)
     for number, training in enumerate(trainings, start=1):
-        settings = training.config
-        progress.say(
-            f"table {table.number}, training {number} of {len(trainings)}: {settings.what}, {', '.join(settings.tasks)}"
-            f", seed {settings.seed}, {'done' if training.is_done else f'{settings.steps} steps'}: {training.folder.uri}"
-        )
+        progress.say(f"table {table.number}, training {number} of {len(trainings)}: {training.describe()}")
         training.run(progress)
     records = {training.name: scoring.score(training, progress) for training in trainings}
     any_record = next(iter(records.values()))
@@ -142,9 +139,7 @@ class Scoring:
                 "settings": settings_of(training), "tasks": training.config.tasks,
             }  # fmt: skip
             cut = make_shard_id(self.frames.digest, self.config.gap_s, self.config.identities_from)
-            run_evaluate_reid(
-                EvaluateReidConfig.model_validate(values), progress, gallery=self._folder("crops", cut)
-            )  # fmt: skip
+            run_evaluate_reid(EvaluateReidConfig.model_validate(values), progress, gallery=self._folder("crops", cut))
         record: dict[str, Any] = folder.read_json("scores.json")
         return record
 
@@ -162,11 +157,11 @@ def settings_of(training: Training) -> tuple[Setting, ...]:
 def command_of(config: ReidTableConfig) -> str:
     """The command line that runs this table; the places of this machine are left out."""
     words = [f"psreid evaluate reid FRAMES --table {config.table} --run --training FILE.yaml --out OUT"]
-    for name, field in ReidTableConfig.model_fields.items():
+    for name in sorted({"seeds", *ReidScoring.model_fields} - WORKER_SETTINGS):
         value = getattr(config, name)
-        if name in (*ReidScoring.model_fields, "seeds") and name not in WORKER_SETTINGS and value != field.default:
-            words.append(f"--set {name}={list(value) if isinstance(value, tuple) else value}".replace(" ", ""))
-    return " ".join(word.replace("--set", "--set ", 1) if word.startswith("--set") else word for word in words)
+        if value != ReidTableConfig.model_fields[name].default:
+            words.append(f"--set {name}={json.dumps(value, separators=(',', ':'))}")
+    return " ".join(words)
 
 
 def table_lines(table: ReidTable, stored: Mapping[str, Any]) -> Iterator[str]:

@@ -54,12 +54,20 @@ class Training:
         """The same for equal settings on equal frames."""
         return self.folder.uri.rpartition("/")[2]
 
+    def describe(self) -> str:
+        """A line for the person who waits."""
+        config = self.config
+        left = "done" if self.is_done else f"{config.steps} steps"
+        return f"{config.what}, {', '.join(config.tasks)}, seed {config.seed}, {left}: {self.folder.uri}"
+
     def run(self, progress: Progress) -> None:
         """Trains, continues, or finds it trained."""
         if self.is_done:
             return
         started = time.monotonic()
-        with nullcontext() if self.config.workers else hold_lock(self.folder):  # workers of Ray Train lock it themselves
+        with (
+            nullcontext() if self.config.workers else hold_lock(self.folder)
+        ):  # workers of Ray Train lock it themselves
             figures = run_irm(self.config, progress).figures
         record = {"config": describe_settings(self.config), "figures": dict(figures)}
         self.folder.write_json(TRAINED_FILE, record | {"seconds": round(time.monotonic() - started, 1)})
