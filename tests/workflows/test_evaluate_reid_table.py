@@ -230,6 +230,7 @@ def test_a_small_real_run(frames: str, tmp_path: Path, monkeypatch: pytest.Monke
     stored = json.loads((tmp_path / "results" / "table-8.json").read_text())
     assert summary.record == stored and stored["tasks"] == ["LI", "CC"]
     assert stored["command"].endswith("--set queries_per_identity=1 --set seeds=[0]")
+    assert stored["training"]["warmup_steps"] == 4 and not {"what", "seed", "edits", "out"} & set(stored["training"])
     assert str(tmp_path) not in json.dumps(stored) and frames not in json.dumps(stored)
     for one in stored["variants"]:
         assert set(one["runs"][0]["scores"]) == {"LI", "CC"}
@@ -237,12 +238,16 @@ def test_a_small_real_run(frames: str, tmp_path: Path, monkeypatch: pytest.Monke
     by_name = {one["name"]: one["runs"][0]["scores"] for one in stored["variants"]}
     assert by_name["IRM (STL)"]["CC"] == by_name["w/o adaptive triplet (STL)"]["CC"]
     assert by_name["IRM (MTL)"] != by_name["IRM (STL)"]
-    folders = [path.name for path in (tmp_path / "out" / "trainings").iterdir()]
+    folders = list((tmp_path / "out" / "trainings").iterdir())
     assert len(folders) == 8 and len(list((tmp_path / "out" / "crops").iterdir())) == 1
     lines = [line for line in summary.details if line.startswith("Budget")]
     assert "4 steps (MTL), or 2 a task (STL), of 4 identities x 4 pictures" in lines[0]
     assert "trained on 96 frames, tasks LI, CC" in lines[0]
 
+    (folders[0] / "trained.json").unlink()  # as if it had been killed after its last step
+    for scores in (tmp_path / "out" / "evaluations").glob("*/scores.json"):
+        scores.unlink()
+    assert run_table(asked, Progress()).record == stored
     monkeypatch.setattr(trainings, "run_irm", None)
     monkeypatch.setattr(step, "run_evaluate_reid", None)
     assert run_table(asked, Progress()).record == stored

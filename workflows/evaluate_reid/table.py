@@ -24,7 +24,7 @@ from workflows.evaluate.stored_table import (
 )
 from workflows.evaluate_reid.config import EvaluateReidConfig, ReidScoring, ReidTableConfig, Setting
 from workflows.evaluate_reid.tables import TABLES, Column, ReidTable
-from workflows.evaluate_reid.trainings import SharedTraining, Training, describe_settings
+from workflows.evaluate_reid.trainings import SharedTraining, Training
 from workflows.index.inputs import StepInput, open_step
 from workflows.ledger import make_shard_id
 from workflows.progress import Plan, Progress, Summary
@@ -89,7 +89,7 @@ def run_variants(table: ReidTable, config: ReidTableConfig, progress: Progress) 
         "seeds": list(config.seeds),
         "tasks": list(shared.tasks),
         "steps": {"together": shared.config.steps, "alone": shared.steps_alone},
-        "training": describe_settings(shared.config),
+        "training": shared.described,
         "training_frames": {"digests": [one.digest for one in shared.frames], "rows": shared.num_frames},
         "benchmark": {
             "digest": scoring.frames.digest, "rows": scoring.frames.manifest.rows,
@@ -190,7 +190,7 @@ def budget_lines(table: ReidTable, stored: Mapping[str, Any]) -> Iterator[str]:
         f"trained on {stored['training_frames']['rows']} frames, tasks {', '.join(stored['tasks'])}."
     )
     yield (
-        f"Ours: {bench['queries']} queries on {bench['gallery']} pictures of our own archive (benchmark "
+        f"Ours: {bench['queries']} queries on {bench['gallery']} pictures (benchmark "
         f"{bench['digest']}); the paper's: published data sets{'; ' + table.note if table.note else ''}."
     )
 

@@ -16,7 +16,7 @@ from modeling.instruct_reid.instructions import Task
 from modeling.ps_reid.folder import model_identity
 from workflows.config import check_settings, load_config
 from workflows.evaluate.stored_table import put_setting
-from workflows.evaluate_reid.tables import ReidTable, Variant
+from workflows.evaluate_reid.tables import IRM, ReidTable, Variant
 from workflows.index.inputs import StepInput, open_step
 from workflows.ledger import make_shard_id
 from workflows.lock import hold_lock
@@ -65,9 +65,8 @@ class Training:
         if self.is_done:
             return
         started = time.monotonic()
-        with (
-            nullcontext() if self.config.workers else hold_lock(self.folder)
-        ):  # workers of Ray Train lock it themselves
+        on_ray = self.config.workers > 0  # then the run locks its folder itself
+        with nullcontext() if on_ray else hold_lock(self.folder):
             figures = run_irm(self.config, progress).figures
         record = {"config": describe_settings(self.config), "figures": dict(figures)}
         self.folder.write_json(TRAINED_FILE, record | {"seconds": round(time.monotonic() - started, 1)})
@@ -102,6 +101,13 @@ class SharedTraining:
     @property
     def num_frames(self) -> int:
         return sum(one.manifest.rows for one in self.frames)
+
+    @property
+    def described(self) -> dict[str, JSON]:
+        """The settings without those that a variant or a seed decides."""
+        values = describe_settings(self.config)
+        values["losses"] = {name: value for name, value in values["losses"].items() if f"losses.{name}" not in IRM}
+        return {name: value for name, value in values.items() if name not in IRM and name != "seed"}
 
     def of_table(self, table: ReidTable, seeds: tuple[int, ...]) -> list[Training]:
         """Every training of a table once, seed by seed."""
