@@ -165,11 +165,11 @@ def score_of(settings: EvaluateReidConfig, progress: Progress, *, gallery: Any) 
     """Stands for `run_evaluate_reid`: a figure that tells models apart."""
     tasks = [(setting, task) for setting in settings.settings for task in settings.tasks]
     tasks += [("joint", "all")] if "joint" in settings.settings else []
-    figures = {"top1": 0.5, "mAP25": 0.3, "mAP50": 0.2, "mAP75": 0.1}
+    figures = {"queries": 2, "top1": 0.5, "mAP25": 0.3, "mAP50": 0.2, "mAP75": 0.1}
     rows = [{"setting": s, "task": t, "mAP": 0.1 * len(settings.tasks), **figures} for s, t in tasks]
     out = Path(settings.out)
     out.mkdir(parents=True)
-    (out / "scores.json").write_text(json.dumps({"gallery": 40, "queries": 12, "scores": rows}))
+    (out / "scores.json").write_text(json.dumps({"gallery": 40, "scores": rows}))
     return Summary("", settings.out)
 
 
@@ -196,6 +196,7 @@ def test_a_run_that_was_killed_continues_and_a_second_table_finds_what_it_shares
     assert [one.tasks for one in trainer.trained] == [TASKS, ("Trad",), ("CTCC",), ("LI",), TASKS]
     assert stored is not None and stored["seeds"] == [0, 1] and stored["steps"] == {"together": 8, "alone": 2}
     alone, together = (one["runs"][1]["scores"] for one in stored["variants"])
+    assert stored["benchmark"]["queries"] == {"CTCC": 2, "LI": 2, "Trad": 2}
     assert alone["LI"] == {"mAP": 0.1, "top1": 0.5} and together["LI"]["mAP"] == pytest.approx(0.6)
     assert {one.settings for one in scored} == {("task-specific",)} and len(scored) == 8
 
@@ -274,7 +275,8 @@ def stored_table(*runs: dict[str, Any]) -> dict[str, Any]:
         "steps": {"together": 600, "alone": 100},
         "training": {"identities_per_step": 16, "pictures_per_identity": 4, "preset": "tiny"},
         "training_frames": {"digests": ["d"], "rows": 4800},
-        "benchmark": {"digest": "0123456789abcdef", "rows": 2400, "gallery": 900, "queries": 300, "settings": {}},
+        "benchmark": {"digest": "0123456789abcdef", "rows": 2400, "gallery": 900, "settings": {},
+                      "queries": {"CTCC": 200, "LI": 100}},
         "variants": [
             {"name": "IRM (MTL)", "runs": [{"seed": n, "scores": scores} for n, scores in enumerate(runs)]}
         ],
@@ -295,7 +297,11 @@ def test_lines_show_percent_means_spread_and_the_papers_figures(tmp_path: Path) 
     ]  # fmt: skip
     budget = " ".join(lines[-2:])
     assert "600 steps (MTL), or 100 a task (STL), of 16 identities x 4 pictures; preset tiny; seeds 0, 1" in budget
-    assert "trained on 4800 frames" in budget and "300 queries on 900 pictures" in budget and "eleven" in budget
+    assert (
+        "trained on 4800 frames" in budget
+        and "queries CTCC 200, LI 100 on 900 pictures" in budget
+        and "eleven" in budget
+    )
 
 
 def test_a_stored_table_is_printed_alone_and_a_missing_or_newer_one_says_what_to_do(tmp_path: Path) -> None:

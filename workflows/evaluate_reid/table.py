@@ -81,7 +81,7 @@ def run_variants(table: ReidTable, config: ReidTableConfig, progress: Progress) 
         progress.say(f"table {table.number}, training {number} of {len(trainings)}: {training.describe()}")
         training.run(progress)
     records = {training.name: scoring.score(training, progress) for training in trainings}
-    any_record = next(iter(records.values()))
+    rows = [row for record in records.values() for row in record["scores"] if _is_shown(table, row)]
     return {
         "version": RESULTS_VERSION,
         "table": table.number,
@@ -93,7 +93,8 @@ def run_variants(table: ReidTable, config: ReidTableConfig, progress: Progress) 
         "training_frames": {"digests": [one.digest for one in shared.frames], "rows": shared.num_frames},
         "benchmark": {
             "digest": scoring.frames.digest, "rows": scoring.frames.manifest.rows,
-            "gallery": any_record["gallery"], "queries": any_record["queries"], "settings": scoring.settings,
+            "gallery": next(iter(records.values()))["gallery"], "settings": scoring.settings,
+            "queries": {row["task"]: row["queries"] for row in rows},
         },
         "variants": [
             {
@@ -189,8 +190,9 @@ def budget_lines(table: ReidTable, stored: Mapping[str, Any]) -> Iterator[str]:
         f"; preset {training['preset']}; seeds {', '.join(map(str, stored['seeds']))}; "
         f"trained on {stored['training_frames']['rows']} frames, tasks {', '.join(stored['tasks'])}."
     )
+    queries = ", ".join(f"{task} {bench['queries'][task]}" for task in table.tasks if task in bench["queries"])
     yield (
-        f"Ours: {bench['queries']} queries on {bench['gallery']} pictures (benchmark "
+        f"Ours: queries {queries} on {bench['gallery']} pictures (benchmark "
         f"{bench['digest']}); the paper's: published data sets{'; ' + table.note if table.note else ''}."
     )
 
@@ -214,8 +216,8 @@ def _scores_of(
     """task -> metric -> a fraction of 1, gathered from a variant's models."""
     found = [row for training in trainings for row in records[training.name]["scores"]]
     metrics = {column.metric for column in table.columns}
-    return {
-        row["task"]: {metric: row[metric] for metric in sorted(metrics)}
-        for row in found
-        if row["setting"] == table.setting and row["task"] in table.tasks
-    }
+    return {row["task"]: {metric: row[metric] for metric in sorted(metrics)} for row in found if _is_shown(table, row)}
+
+
+def _is_shown(table: ReidTable, row: Mapping[str, Any]) -> bool:
+    return row["setting"] == table.setting and row["task"] in table.tasks

@@ -104,10 +104,10 @@ class SharedTraining:
 
     @property
     def described(self) -> dict[str, JSON]:
-        """The settings without those that a variant or a seed decides."""
+        """The settings that decide what is learned, without those that a variant or a seed decides."""
         values = describe_settings(self.config)
         values["losses"] = {name: value for name, value in values["losses"].items() if f"losses.{name}" not in IRM}
-        return {name: value for name, value in values.items() if name not in IRM and name != "seed"}
+        return {name: value for name, value in values.items() if name not in {*IRM, *RUNTIME_KEYS, "seed"}}
 
     def of_table(self, table: ReidTable, seeds: tuple[int, ...]) -> list[Training]:
         """Every training of a table once, seed by seed."""
