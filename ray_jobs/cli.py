@@ -37,6 +37,7 @@ COMMANDS = (
     "report",
     "evaluate",
     "evaluate-reid",
+    "evaluate-reid-table",
     "train",
     "sweep",
     "tracking",
@@ -101,8 +102,11 @@ def read_command(arguments: Sequence[str]) -> tuple[argparse.Namespace, StepConf
 
 
 def _one_word_command(arguments: Sequence[str]) -> list[str]:
-    """`evaluate reid` is a command of its own."""
-    return ["evaluate-reid", *arguments[2:]] if list(arguments[:2]) == ["evaluate", "reid"] else list(arguments)
+    """`evaluate reid` is a command of its own, and with --table another: it takes a table's frames and no model."""
+    words = ["evaluate-reid", *arguments[2:]] if list(arguments[:2]) == ["evaluate", "reid"] else list(arguments)
+    if words[:1] == ["evaluate-reid"] and any(word.partition("=")[0] == "--table" for word in words):
+        words[0] = "evaluate-reid-table"
+    return words
 
 
 def _commands_for(arguments: Sequence[str]) -> dict[str, Command]:

@@ -23,6 +23,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="decides which pictures become queries (default: 0)")
     parser.add_argument("--actors", type=int, metavar="N", help="workers (default: one a core)")
     parser.add_argument("--gpus-per-actor", type=float, metavar="G", help="GPUs of a worker (default: 0, on the CPU)")
+    parser.add_argument(
+        "--table", metavar="N", help="instead: one of the paper's tables; see psreid evaluate reid --table N --help"
+    )
 
 
 def _run(config: EvaluateReidConfig, progress: Progress) -> Summary:

@@ -6,22 +6,28 @@ trained once for each seed in a folder named after its settings, so tables share
 """
 
 import importlib
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from modeling.errors import ConfigError, DataError
+from modeling.errors import ConfigError
 from workflows.config import StepConfig, load_config
 from workflows.evaluate.config import EvaluateConfig
 from workflows.evaluate.measure import Measurement, measure
-from workflows.evaluate.tables import METRICS, TABLES, Figures, PaperTable, Variant
+from workflows.evaluate.stored_table import (
+    RESULTS_VERSION,
+    mean_and_spread,
+    paper_figures,
+    put_setting,
+    read_stored,
+    results_folder,
+    table_file,
+)
+from workflows.evaluate.tables import METRICS, TABLES, PaperTable, Variant
 from workflows.ledger import make_shard_id
 from workflows.progress import Progress, Summary
 from workflows.storage import JSON, Folder
 
-RESULTS_VERSION = 1
 NAME_WIDTH, CELL_WIDTH = 44, 13
 
 
@@ -36,25 +42,13 @@ class SeededModel:
 def run_table(config: EvaluateConfig, progress: Progress) -> Summary:
     """Prints a stored table, after running its variants where the settings ask for it."""
     assert config.table is not None, "only for a table"
-    table, folder = TABLES[config.table], results_folder(config)
-    name = f"table-{table.number}.json"
+    table, folder = TABLES[config.table], results_folder(config.results, package="workflows.evaluate")
+    name = table_file(table.number)
     if config.run:
         folder.write_json(name, run_variants(table, config, progress))
-    if not folder.exists(name):
-        raise DataError(
-            f"there are no results of table {table.number} in {folder.uri}. Run its variants first: psreid evaluate "
-            f"DATA --table {table.number} --run"
-        )
-    stored = folder.read_json(name)
-    if stored.get("version") != RESULTS_VERSION:
-        raise DataError(f"{folder.path(name)} has version {stored.get('version')}, this psreid reads {RESULTS_VERSION}")
+    stored = read_stored(folder, table.number, made_by=f"psreid evaluate DATA --table {table.number} --run")
     headline = f"Table {table.number}, {table.title}: ours made by `{stored['command']}`: {folder.path(name)}"
     return Summary(headline, folder.path(name), details=list(table_lines(table, stored)), record=stored)
-
-
-def results_folder(config: EvaluateConfig) -> Folder:
-    """Where stored tables lie: as asked, else in the package."""
-    return Folder(config.results or str(resources.files("workflows.evaluate").joinpath("results")))
 
 
 def run_variants(table: PaperTable, config: EvaluateConfig, progress: Progress) -> dict[str, JSON]:
@@ -106,7 +100,7 @@ def variant_training(variant: Variant, seed: int, config: EvaluateConfig) -> tup
     shared = _shared_training(config)
     values = _plain(shared) | {"seed": seed}
     for key, value in variant.training.items():
-        _put(values, key, value)
+        put_setting(values, key, value)
     out = Folder(config.out or str(config.data)).child("training", make_shard_id(values))
     return type(shared).model_validate(values | {"out": out.uri}), out
 
@@ -151,11 +145,12 @@ def table_lines(table: PaperTable, stored: Mapping[str, Any]) -> Iterator[str]:
         yield f"{gallery + ', percent':<{NAME_WIDTH}}{head} |{' paper':<{CELL_WIDTH}}"
         for variant in table.variants:
             runs = [run["scores"].get(gallery, {}) for run in by_name.get(variant.name, [])]
-            cells = "".join(f"{_mean_and_spread(runs, metric):>{CELL_WIDTH}}" for metric in METRICS)
-            yield f"{variant.name:<{NAME_WIDTH}}{cells} | {_figures(variant.paper.get(gallery))}"
+            values = [mean_and_spread([run.get(metric) for run in runs]) for metric in METRICS]
+            cells = "".join(f"{value:>{CELL_WIDTH}}" for value in values)
+            yield f"{variant.name:<{NAME_WIDTH}}{cells} | {paper_figures(variant.paper.get(gallery))}"
         for name, figures in table.others.items():
             blank = " " * (CELL_WIDTH * len(METRICS))
-            yield f"{name:<{NAME_WIDTH}}{blank} | {_figures(figures.get(gallery))}"
+            yield f"{name:<{NAME_WIDTH}}{blank} | {paper_figures(figures.get(gallery))}"
         yield ""
 
 
@@ -199,24 +194,3 @@ def _shared_training(config: EvaluateConfig) -> StepConfig:
 
 def _plain(config: StepConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"out"})
-
-
-def _put(values: dict[str, Any], key: str, value: JSON) -> None:
-    """Sets a dotted key that is there already."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values[parent]
-    values[last] = value
-
-
-def _mean_and_spread(runs: Sequence[Mapping[str, float | None]], metric: str) -> str:
-    """Mean and standard deviation over seeds, percent."""
-    values = [100 * value for run in runs if (value := run.get(metric)) is not None]
-    if not values:
-        return "-"
-    return f"{statistics.mean(values):.1f}" + (f" ±{statistics.stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def _figures(figures: Figures | None) -> str:
-    """The paper's figures, in the order of METRICS."""
-    return "-" if figures is None else " ".join("   -" if value is None else f"{value:4.1f}" for value in figures)

@@ -46,12 +46,16 @@ QUERIES_PER_SHARD = 128
 CROPS_PER_ROW_GROUP = 256
 
 
-def run_evaluate_reid(config: EvaluateReidConfig, progress: Progress) -> Summary:
-    """Scores a model; continues where an earlier run stopped."""
+def run_evaluate_reid(config: EvaluateReidConfig, progress: Progress, *, gallery: Folder | None = None) -> Summary:
+    """Scores a model; continues where an earlier run stopped.
+
+    `gallery` is a folder of crops that runs of several models share; by default OUT/crops.
+    """
     started = time.monotonic()
     out, frames = Folder(config.out), open_step(config.frames, command="ingest")
-    _cut_crops(config, frames, out, progress)
-    crops = open_step(out.path("crops"), command="evaluate reid")
+    gallery = gallery or out.child("crops")
+    _cut_crops(config, frames, gallery, progress)
+    crops = open_step(gallery.uri, command="evaluate reid")
     num_queries = _write_queries(config, frames, crops, out)
     _encode(config, crops, out, num_queries, progress)
     places = _rerank_places(config, out) if config.rerank else _place(config, out, progress)
@@ -78,10 +82,10 @@ def plan_evaluate_reid(config: EvaluateReidConfig) -> Plan:
 # ---- the benchmark
 
 
-def _cut_crops(config: EvaluateReidConfig, frames: StepInput, out: Folder, progress: Progress) -> None:
+def _cut_crops(config: EvaluateReidConfig, frames: StepInput, gallery: Folder, progress: Progress) -> None:
     settings = {"gap_s": config.gap_s, "identities_from": config.identities_from}
     run_step(
-        folder=out.child("crops"),
+        folder=gallery,
         identity=_identity("crops", settings, {"frames": frames.digest}),
         shards=[_shard("crops", part.shard_id, {"part": part.name}) for part in frames.parts],
         stages=[
