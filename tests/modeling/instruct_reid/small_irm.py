@@ -16,10 +16,15 @@ WORDS = InstructionConfig(
 )  # fmt: skip
 
 
-def small_irm(kind: Kind = "irm++", *, edits: bool = False, seed: int = 0) -> Irm:
+def small_irm(
+    kind: Kind = "irm++", *, edits: bool = False, seed: int = 0, stripes: int = 0, has_neck: bool = False
+) -> Irm:
     torch.manual_seed(seed)
     sentences = [sentence for pool in SENTENCES.values() for sentence in pool]
-    config = IrmConfig(kind=kind, edits=edits, image=IMAGE, instruction=WORDS)
+    config = IrmConfig(
+        kind=kind, edits=edits, image=IMAGE.model_copy(update={"stripes": stripes}), instruction=WORDS,
+        has_neck=has_neck,
+    )  # fmt: skip
     return build_irm(config, tokenizer=train_tokenizer(sentences, vocabulary_size=400))
 
 

@@ -78,6 +78,33 @@ def test_fusion_starts_as_the_image_alone() -> None:
     torch.testing.assert_close(irm.fuse(tokens, _instruction()), tokens[:, 0], atol=1e-4, rtol=1e-3)
 
 
+def test_a_feature_of_stripes() -> None:
+    irm = small_irm(stripes=2)
+    tokens = irm.image_tokens(some_pixels(3))
+    rows, columns = IMAGE.grid
+    half = rows * columns // 2
+    stripes_BDS = torch.stack([tokens[:, 1 : 1 + half].mean(1), tokens[:, 1 + half :].mean(1)], dim=2)
+    expected = irm.image.pool(torch.cat([tokens[:, 0], stripes_BDS.flatten(1)], dim=1))
+    torch.testing.assert_close(irm.image.feature(tokens), expected)
+    torch.testing.assert_close(irm.fuse(tokens, _instruction()), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_necks_normalise_pictures_queries_and_texts_apart() -> None:
+    irm = small_irm(has_neck=True).train()
+    pixels, batch = some_pixels(8), irm.instruction.prepare(some_instructions(8))
+    for features in (
+        irm.picture_neck(irm.image.feature(irm.image_tokens(pixels))),
+        irm.instructed(pixels, irm.encode_instructions(batch)),
+        irm.text_features(irm.encode_instructions(batch)),
+    ):
+        torch.testing.assert_close(features.mean(0), torch.zeros(IMAGE.width), atol=1e-4, rtol=0)
+    means = [neck.running_mean for neck in (irm.picture_neck, irm.fused_neck, irm.text_neck)]
+    assert all(mean.abs().sum() > 0 for mean in means) and not torch.equal(means[0], means[2])
+    irm.eval()
+    alone = irm.query_features(QueryPixels(pixels[:1], irm.instruction.prepare(some_instructions(8)[:1])))
+    torch.testing.assert_close(alone, irm.query_features(QueryPixels(pixels, batch))[:1], atol=1e-5, rtol=1e-4)
+
+
 def test_instructions_of_both_kinds_keep_their_rows() -> None:
     encoder = small_irm().instruction
     instructions = some_instructions(5)

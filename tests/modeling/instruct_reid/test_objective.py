@@ -49,6 +49,24 @@ def test_the_baseline_has_triplets_in_place_of_banks() -> None:
     assert _present(objective(_batch(objective, "LI"))) == {"identity", "triplet"}
 
 
+def test_queries_and_gallery_pictures_of_a_batch_find_each_other() -> None:
+    settings = {"supervision": "triplet", "alpha": 0.0, "contrast_temperature": 0.5}
+    objective = _objective("irm++", in_batch=2.0, **settings)
+    batch, irm = _batch(objective, "Trad"), objective.irm
+    tokens = irm.image_tokens(batch.pixels)
+    asks = batch.is_query
+    gallery = F.normalize(tokens[~asks, 0], dim=1)
+    queries = F.normalize(irm.fuse(tokens, irm.encode_instructions(batch.instructions))[asks], dim=1)
+    expected = torch.zeros(())
+    for one, other in ((gallery, queries), (queries, gallery)):
+        for row in range(3):  # the identity of row i is that of column i alone
+            logits = one[row] @ other.T / 0.5
+            expected = expected + (torch.logsumexp(logits, 0) - logits[row]) / 3 / 2
+    terms = objective(batch)
+    torch.testing.assert_close(terms.contrast, 2 * expected)
+    assert _present(terms) == {"identity", "contrast"}
+
+
 def test_equation_9() -> None:
     objective = _objective("irm", alpha=3.0, margin=0.2)
     batch, irm = _batch(objective, "LI"), objective.irm
