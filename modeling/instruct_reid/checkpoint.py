@@ -23,6 +23,7 @@ from modeling.backbones.checkpoint import (
     resolve_checkpoint,
     strip_prefix,
 )
+from modeling.backbones.row_bytes import from_row_bytes, to_row_bytes
 from modeling.errors import ConfigError, WeightsError
 from modeling.instruct_reid.config import CONFIG_VERSION, FAMILY, IrmConfig
 from modeling.instruct_reid.editing import EditingTransformer
@@ -56,12 +57,14 @@ def for_retrieval(irm: Irm) -> Irm | IrmPlusPlus:
 
 
 def save_irm(model: Irm, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Writes the model; weights are stored in `dtype`."""
+    """Writes the model: matrices in `dtype`, int8 as `row_bytes` has it; vectors and statistics in float32."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()},
-        folder / _WEIGHTS_FILE,
-    )
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if dtype == torch.int8:
+        state = to_row_bytes(state)
+    else:
+        state = {name: tensor.to(dtype) if tensor.ndim >= 2 else tensor for name, tensor in state.items()}
+    save_file(state, folder / _WEIGHTS_FILE)
     model.instruction.tokenizer.save_pretrained(folder / _TOKENIZER_FOLDER)
     (folder / CONFIG_FILE).write_text(model.config.model_dump_json(indent=2) + "\n")
 
@@ -72,7 +75,8 @@ def load_irm(model: str, *, device: str = "cpu") -> Irm:
     config = _read_config(folder)
     tokenizer = load_tokenizer(str(folder / _TOKENIZER_FOLDER))
     irm = Irm(config, InstructionEncoder(config.instruction, tokenizer))
-    state = {name: tensor.float() for name, tensor in read_weight_file(folder / _WEIGHTS_FILE).items()}
+    stored = from_row_bytes(read_weight_file(folder / _WEIGHTS_FILE))
+    state = {name: tensor.float() for name, tensor in stored.items()}
     load_checked(irm, state, source=str(folder / _WEIGHTS_FILE))
     return irm.to(device).eval()
 

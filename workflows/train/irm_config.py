@@ -73,6 +73,8 @@ class IrmTrainConfig(StepConfig):
     """Of each track one picture in every so many seconds is used."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: matrix products in bfloat16, weights and optimizer in float32."""
+    export_dtype: Literal["float32", "float16", "int8"] = "float16"
+    """Number format of the saved model's matrices; int8 has a scale for each row."""
     seed: int = 0
     """Decides the weights at the start, what each step draws and how it is augmented."""
     losses: IrmLosses = IrmLosses()

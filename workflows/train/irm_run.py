@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE, FIGURES_FILE, MODEL_FOLDER = "state.pt", "figures.jsonl", "model"
 CLIP_NORM = 1.0
+EXPORT_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 
 
 def make_objective(config: IrmTrainConfig, samples: ReidSamples) -> IrmObjective:
@@ -137,7 +138,7 @@ class IrmRun:
 
     def save(self) -> None:
         """Writes the model as search and evaluation load it, then the state to resume from."""
-        save_irm(self.objective.irm, self._folder / MODEL_FOLDER, dtype=torch.float16)
+        save_irm(self.objective.irm, self._folder / MODEL_FOLDER, dtype=EXPORT_DTYPES[self._config.export_dtype])
         state = {
             "step": self._step, "objective": self.objective.state_dict(), "optimizer": self._optimizer.state_dict()
         }  # fmt: skip

@@ -25,7 +25,7 @@ from workflows.train.group import run_in_group
 from workflows.train.irm_batching import ReidBatcher
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_heldout import evaluate_held_out, split_held_out
-from workflows.train.irm_run import CLIP_NORM, MODEL_FOLDER, figures_of, learning_rate, make_objective
+from workflows.train.irm_run import CLIP_NORM, EXPORT_DTYPES, MODEL_FOLDER, figures_of, learning_rate, make_objective
 from workflows.train.irm_sampler import TaskSampler
 from workflows.train.irm_samples import load_reid_samples
 from workflows.train.mailbox import Message, report
@@ -112,7 +112,7 @@ class IrmWorker:
             started = time.monotonic()
         self._engine.close()
         if self._rank == 0:
-            _export(self._objective, Folder(self._config.out), self._store)
+            _export(self._objective, self._config, self._store)
         self._evaluate()
         dist.barrier()
 
@@ -206,7 +206,7 @@ def _moments(
     }
 
 
-def _export(objective: IrmObjective, out: Folder, store: StateStore) -> None:
+def _export(objective: IrmObjective, config: IrmTrainConfig, store: StateStore) -> None:
     """Writes the trained model from the last checkpoint."""
     import tempfile
     from pathlib import Path
@@ -215,6 +215,6 @@ def _export(objective: IrmObjective, out: Folder, store: StateStore) -> None:
     assert saved is not None
     load_values(objective, store.read(saved))
     with tempfile.TemporaryDirectory(prefix="psreid-irm-") as folder:
-        save_irm(objective.irm, Path(folder), dtype=torch.float16)
+        save_irm(objective.irm, Path(folder), dtype=EXPORT_DTYPES[config.export_dtype])
         for file in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-            out.write_bytes(f"{MODEL_FOLDER}/{file.relative_to(folder)}", file.read_bytes())
+            Folder(config.out).write_bytes(f"{MODEL_FOLDER}/{file.relative_to(folder)}", file.read_bytes())

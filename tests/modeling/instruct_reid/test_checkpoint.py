@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
+from modeling.backbones.row_bytes import from_row_bytes, to_row_bytes
 from modeling.errors import WeightsError
 from modeling.instruct_reid.checkpoint import (
     build_irm,
@@ -132,3 +133,27 @@ def test_a_saved_model_comes_back(tmp_path: Path, kind: str) -> None:
     )
     text = "Find the person in black."
     assert again.instruction.tokenizer(text)["input_ids"] == irm.instruction.tokenizer(text)["input_ids"]
+
+
+def test_a_model_stored_in_bytes_is_nearly_the_same(tmp_path: Path) -> None:
+    irm = small_irm(has_neck=True, stripes=2)
+    irm.fused_neck.running_var.fill_(1e6)
+    save_irm(irm, tmp_path / "bytes", dtype=torch.int8)
+    save_irm(irm, tmp_path / "whole")
+    sizes = [(tmp_path / name / "irm.safetensors").stat().st_size for name in ("bytes", "whole")]
+    assert sizes[0] < 0.4 * sizes[1]
+    again = load_irm(str(tmp_path / "bytes"))
+    pixels = some_pixels(8)
+    before, after = (for_retrieval(model).gallery_features(pixels) for model in (irm, again))
+    assert (before * after).sum(1).min() > 0.999
+    assert torch.equal(again.fused_neck.running_var, irm.fused_neck.running_var)
+
+
+def test_rows_of_bytes_by_hand() -> None:
+    state = {"w": torch.tensor([[127.0, -63.5], [0.0, 0.0]]), "b": torch.tensor([0.3]), "n": torch.tensor(7)}
+    stored = to_row_bytes(state)
+    assert stored["w"].dtype == torch.int8 and stored["w"].tolist() == [[127, -64], [0, 0]]
+    assert stored["w.row_scale"][0] == 1.0 and stored["b"] is state["b"] and stored["n"] is state["n"]
+    again = from_row_bytes(stored)
+    assert again.keys() == state.keys() and again["w"].tolist() == [[127.0, -64.0], [0.0, 0.0]]
+    assert from_row_bytes(state).keys() == state.keys()
