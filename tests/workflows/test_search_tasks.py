@@ -19,6 +19,8 @@ from workflows.index.config import IndexConfig
 from workflows.index.frames import decode_image
 from workflows.ledger import Ledger
 from workflows.progress import Progress, Summary
+from workflows.report.config import ReportConfig
+from workflows.report.step import run_report
 from workflows.search import step as search_step
 from workflows.search import steps
 from workflows.search.config import SearchConfig
@@ -158,3 +160,12 @@ def test_a_plan_of_a_task(tmp_path: Path, index: str, picture: str) -> None:
     assert config.judged_by == "recall" and config.least_score == 0.4
     plan = estimate_search(search_step.open_search(config, Progress()))
     assert plan.lines["queries"] == 1 and plan.lines["pairs"] == plan.lines["frames"]
+
+
+def test_the_report_says_what_was_asked_and_what_the_scores_are(tmp_path: Path, index: str, picture: str) -> None:
+    out = tmp_path / "out"
+    search(index, out, image=picture, task="cc", threshold=-2.0)
+    report = run_report(ReportConfig(matches=str(out), out=str(tmp_path / "report")), Progress())
+    page = Path(report.output).read_text() if report.output.endswith(".html") else ""
+    page = page or (tmp_path / "report/report.html").read_text()
+    assert "in other clothes" in page and "PS-ReID did not judge these frames" in page

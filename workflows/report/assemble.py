@@ -161,7 +161,7 @@ def page_content(
         tiles=figures.tiles(inputs, footage, len(selection.query_ids), selection.matches),
         steps=figures.step_table(inputs),
         sources=figures.sources(inputs),
-        score_meaning=figures.SCORE_MEANING,
+        score_meaning=figures.score_meaning(inputs),
         limits=figures.limits(inputs),
         empty_reason=() if selection.matches else figures.empty_reason(inputs, selection.tallies),
         csv_name=CSV_NAME,

@@ -24,6 +24,11 @@ SCORE_MEANING = (
     "answers' logits): at 0 it is undecided, higher is surer. Scores order the frames of a query; they are no "
     "probabilities, and those of different queries do not compare."
 )
+COSINE_MEANING = (
+    "A score says how alike the query and the frame’s best person are to the index’s model, as the query’s task asks: "
+    "the cosine of their features, from -1 to 1. PS-ReID did not judge these frames: it would have looked for the "
+    "clothes of the query’s picture. Scores are no probabilities."
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,11 @@ def tiles(inputs: ReportInputs, footage: Sequence[Footage], num_queries: int, nu
 def step_table(inputs: ReportInputs) -> list[StepFigures]:
     """One line per step that ran."""
     return [_step_figures(name, step) for name, step in inputs.steps]
+
+
+def score_meaning(inputs: ReportInputs) -> str:
+    """What the numbers beside the frames are, by who judged."""
+    return COSINE_MEANING if inputs.setting("judge_by") == "recall" else SCORE_MEANING
 
 
 def limits(inputs: ReportInputs) -> list[str]:

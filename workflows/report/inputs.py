@@ -1,6 +1,6 @@
 """Where a report's rows come from: the finished steps of a search, found from the folder of matches. No pages here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,14 @@ from workflows.storage import Folder
 STEPS_BELOW_MATCHES = ("queries", "recall", "shortlist", "judged")
 """Steps of a search that lie in folders of these names, in the order in which they ran."""
 
-QUERY_COLUMNS = ("query_id", "text", "query_group")
+QUERY_COLUMNS = ("query_id", "text", "task", "instruction", "query_group")
+ASKED = {
+    "trad": "dressed as shown",
+    "cc": "in other clothes",
+    "ctcc": "in the clothes pictured",
+    "vi": "seen in the other light, infrared or visible",
+}
+"""What a task asks for beside the query's picture, where it is not the query's own words."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,15 @@ def query_order(inputs: ReportInputs) -> pa.Table:
     table = pa.concat_tables(tables, promote_options="permissive")
     if "query_group" in table.column_names:
         table = table.sort_by([("query_group", "ascending")])
-    return table.select(["query_id", "text"])
+    words = [_words(row) for row in table.select(["text", "task", "instruction"]).to_pylist()]
+    return pa.table({"query_id": table["query_id"], "text": pa.array(words, pa.string())})
+
+
+def _words(row: Mapping[str, str | None]) -> str | None:
+    """A query's description and what its task asks for; None where it is a picture and nothing else."""
+    asked = row["instruction"] or ASKED.get((row["task"] or "").lower())
+    told = [words for words in dict.fromkeys((row["text"], asked)) if words]
+    return "; ".join(told) or None
 
 
 def query_images(inputs: ReportInputs) -> Iterator[tuple[str, bytes]]:
@@ -135,10 +150,11 @@ def _finished_steps(matches: StepInput, frames: StepInput) -> Iterator[tuple[str
 
 
 def _read_known(folder: Folder, name: str, columns: tuple[str, ...]) -> pa.Table:
-    """These columns of a table, as far as it has them; `image` and `text` are null columns where it has not."""
+    """These columns of a table, as far as it has them; what a query may lack are null columns where it has not."""
     known = folder.read_schema(name).names
     table = folder.read_table(name, [column for column in columns if column in known])
-    for column, kind in (("image", pa.binary()), ("text", pa.string())):
+    kinds = {"image": pa.binary()} | dict.fromkeys(("text", "task", "instruction"), pa.string())
+    for column, kind in kinds.items():
         if column in columns and column not in known:
             table = table.append_column(column, pa.nulls(table.num_rows, kind))
     return table.set_column(0, "query_id", pc.cast(table["query_id"], pa.string()))
