@@ -25,7 +25,7 @@ from modeling.backbones.checkpoint import (
 )
 from modeling.backbones.row_bytes import from_row_bytes, to_row_bytes
 from modeling.errors import ConfigError, WeightsError
-from modeling.instruct_reid.config import CONFIG_VERSION, FAMILY, IrmConfig
+from modeling.instruct_reid.config import CONFIG_VERSION, FAMILY, IrmConfig, Kind
 from modeling.instruct_reid.editing import EditingTransformer
 from modeling.instruct_reid.instruction_encoder import InstructionEncoder
 from modeling.instruct_reid.irm import Irm, IrmPlusPlus
@@ -79,6 +79,20 @@ def load_irm(model: str, *, device: str = "cpu") -> Irm:
     state = {name: tensor.float() for name, tensor in stored.items()}
     load_checked(irm, state, source=str(folder / _WEIGHTS_FILE))
     return irm.to(device).eval()
+
+
+def with_kind(irm: Irm, kind: Kind, *, edits: bool) -> Irm:
+    """The model as IRM or IRM++, with or without editing, its weights where both have them.
+
+    Editing that is new starts with closed gates: at first the model gives what it gave before.
+    """
+    if (irm.config.kind, irm.config.edits) == (kind, edits):
+        return irm
+    changed = Irm(irm.config.model_copy(update={"kind": kind, "edits": edits}), irm.instruction)
+    wanted = changed.state_dict()
+    shared = {name: tensor for name, tensor in irm.state_dict().items() if name in wanted}
+    changed.load_state_dict(wanted | shared)
+    return changed.eval()
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -80,7 +80,7 @@ class IrmTrainConfig(StepConfig):
     losses: IrmLosses = IrmLosses()
     """Weights and forms of the losses."""
     start_from: str | None = None
-    """A trained model whose weights the run starts from."""
+    """A trained model whose weights the run starts from; IRM and IRM++ may start from each other."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Ray Train processes that share each step's identities; 0 trains in this process, without Ray."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0

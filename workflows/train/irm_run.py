@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from modeling.errors import ConfigError
 from modeling.instruct_reid.attributes import describe_attributes
-from modeling.instruct_reid.checkpoint import build_irm, load_irm, save_irm
-from modeling.instruct_reid.config import IrmConfig, named_preset
+from modeling.instruct_reid.checkpoint import build_irm, load_irm, save_irm, with_kind
+from modeling.instruct_reid.config import IrmConfig, Kind, named_preset
 from modeling.instruct_reid.instructions import SENTENCES
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.objective import IrmBatch, IrmLossSettings, IrmLossTerms, IrmObjective
@@ -42,13 +42,25 @@ EXPORT_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": tor
 def make_objective(config: IrmTrainConfig, samples: ReidSamples) -> IrmObjective:
     """The model, fresh or from `start_from`, with what training needs beside it."""
     torch.manual_seed(config.seed)
-    irm = load_irm(config.start_from) if config.start_from else _fresh_irm(config, samples)
+    irm = _started_irm(config) if config.start_from else _fresh_irm(config, samples)
     return IrmObjective(irm, samples.num_identities, IrmLossSettings(**config.losses.model_dump()))
+
+
+def _started_irm(config: IrmTrainConfig) -> Irm:
+    """The weights of `start_from`, as the kind of model that the run trains."""
+    assert config.start_from is not None
+    irm, kind = load_irm(config.start_from), named_preset(config.preset, _kind(config))
+    edits = kind.edits if config.edits is None else config.edits
+    return with_kind(irm, _kind(config), edits=edits)
+
+
+def _kind(config: IrmTrainConfig) -> Kind:
+    return "irm" if config.what == "irm" else "irm++"
 
 
 def model_config(config: IrmTrainConfig) -> IrmConfig:
     """The preset with the weights and switches that the run asks for."""
-    chosen = named_preset(config.preset, "irm" if config.what == "irm" else "irm++")
+    chosen = named_preset(config.preset, _kind(config))
     image, instruction = chosen.image, chosen.instruction
     if config.image_weights is not None:
         image = image.model_copy(update={"source": config.image_weights})

@@ -15,10 +15,13 @@ from modeling.instruct_reid.checkpoint import (
     load_irm,
     load_vit,
     save_irm,
+    with_kind,
 )
 from modeling.instruct_reid.config import IrmConfig
 from modeling.instruct_reid.editing import EditingTransformer
 from modeling.instruct_reid.instruction_encoder import InstructionEncoder
+from modeling.instruct_reid.instructions import Instruction
+from modeling.instruct_reid.irm import QueryPixels
 from modeling.ps_reid.folder import model_family
 from tests.modeling.instruct_reid.small_irm import IMAGE, WORDS, small_irm, some_pixels
 
@@ -157,3 +160,16 @@ def test_rows_of_bytes_by_hand() -> None:
     again = from_row_bytes(stored)
     assert again.keys() == state.keys() and again["w"].tolist() == [[127.0, -64.0], [0.0, 0.0]]
     assert from_row_bytes(state).keys() == state.keys()
+
+
+def test_a_model_becomes_the_other_kind_and_at_first_gives_what_it_gave() -> None:
+    irm = small_irm("irm++")
+    listening = with_kind(irm, "irm", edits=True)
+    assert (listening.config.kind, listening.config.edits) == ("irm", True)
+    assert with_kind(irm, "irm++", edits=False) is irm
+    pixels = some_pixels(3)
+    instructions = irm.instruction.prepare([Instruction(text="Ignore the clothes.")] * 3)
+    queries = QueryPixels(pixels, instructions)
+    torch.testing.assert_close(listening.query_features(queries), irm.query_features(queries))
+    back = with_kind(listening, "irm++", edits=False)
+    assert back.state_dict().keys() == irm.state_dict().keys()
