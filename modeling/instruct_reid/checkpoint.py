@@ -109,6 +109,8 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 def _read_config(folder: Path) -> IrmConfig:
     try:
         content = json.loads((folder / CONFIG_FILE).read_text())
+        if content.get("family") is None:
+            raise WeightsError(f"{folder} holds a PS-ReID model; an instruct-ReID model (IRM, IRM++) is needed here")
         if content.get("family") != FAMILY or content.get("version") != CONFIG_VERSION:
             raise WeightsError(
                 f"{folder / CONFIG_FILE} is family {content.get('family')!r} version {content.get('version')}; an "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modeling.errors import DataError
 from modeling.ps_reid.person_encoder import PersonEncoder
 from modeling.regions import crop
-from modeling.types import MaskPrompt, PairDecision, QueryInput, TargetInput
+from modeling.types import ImageHWC, MaskPrompt, PairDecision, QueryInput, TargetInput
 
 NOBODY = -1.0
 """The score of a frame without persons: the least cosine there is."""
@@ -53,22 +53,17 @@ class CosineJudge:
         unknown = [pair for pair in pairs if pair[0] not in queries or not 0 <= pair[1] < len(targets)]
         if unknown:
             raise DataError(f"pairs name queries or targets that were not given, such as {unknown[0]}")
-        persons = {number: self._persons(targets[number]) for number in sorted({number for _, number in pairs})}
+        if not pairs:
+            return []
+        asked = sorted({number for _, number in pairs})
+        shown = [_visible_persons(targets[number]) for number in asked]
+        vectors_ND = self._encoder.embed_persons([pixels for _, crops in shown for pixels in crops])
+        ends = np.cumsum([len(crops) for _, crops in shown])
+        persons = {
+            number: (boxes, vectors)
+            for number, (boxes, _), vectors in zip(asked, shown, np.split(vectors_ND, ends[:-1]), strict=True)
+        }
         return [self._decide(queries[query_id].vector_D, *persons[number]) for query_id, number in pairs]
-
-    def _persons(self, target: TargetInput) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N, 4) boxes that cover a pixel, and (N, D) unit vectors; the whole frame's box alone where there is none."""
-        boxes, crops = [], []
-        for box in target.boxes_xyxy_px:
-            try:
-                crops.append(crop(target.image, box))
-                boxes.append(box)
-            except DataError:
-                continue  # a box beside the picture shows nobody; ingest has counted it
-        if not crops:
-            height, width = target.image.shape[:2]
-            return np.array([[0, 0, width, height]], dtype=np.float32), np.zeros((0, self._encoder.dim), np.float32)
-        return np.stack(boxes).astype(np.float32), self._encoder.embed_persons(crops)
 
     def _decide(
         self, query_D: NDArray[np.float32], boxes_N4: NDArray[np.float32], persons_ND: NDArray[np.float32]
@@ -78,3 +73,18 @@ class CosineJudge:
         score = float(cosines_N[best]) if len(cosines_N) else NOBODY
         no_pointer = np.zeros(0, dtype=np.float32)
         return PairDecision(score, score > self.threshold, MaskPrompt(no_pointer, boxes_N4[best]))
+
+
+def _visible_persons(target: TargetInput) -> tuple[NDArray[np.float32], list[ImageHWC]]:
+    """(N, 4) boxes that cover a pixel, and their crops; the whole frame's box and no crop where there is none."""
+    boxes, crops = [], []
+    for box in target.boxes_xyxy_px:
+        try:
+            crops.append(crop(target.image, box))
+            boxes.append(box)
+        except DataError:
+            continue  # a box beside the picture shows nobody; index has set it aside
+    if not crops:
+        height, width = target.image.shape[:2]
+        return np.array([[0, 0, width, height]], dtype=np.float32), []
+    return np.stack(boxes).astype(np.float32), crops

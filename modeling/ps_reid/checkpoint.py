@@ -22,7 +22,7 @@ from modeling.backbones.sam import save_sam
 from modeling.errors import WeightsError
 from modeling.ps_reid.build import build_model, build_segmentation, lora_config
 from modeling.ps_reid.config import CONFIG_VERSION, PsReidConfig
-from modeling.ps_reid.folder import CONFIG_FILE, model_folder
+from modeling.ps_reid.folder import CONFIG_FILE, model_family, model_folder
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.segmentation import SegmentationModule
 
@@ -134,6 +134,11 @@ def _with_local_sources(config: PsReidConfig, folder: Path) -> PsReidConfig:
 
 
 def _read_config(folder: Path) -> PsReidConfig:
+    if (family := model_family(folder)) is not None:
+        raise WeightsError(
+            f"{folder} holds an {family} model, which makes an index (psreid index --model) but judges no pairs and "
+            "draws no masks; a PS-ReID model is needed here"
+        )
     text = (folder / CONFIG_FILE).read_text()
     try:
         version = json.loads(text).get("version")

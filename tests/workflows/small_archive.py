@@ -133,7 +133,7 @@ class ColourEncoder:
     def embed_persons(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         if any(pixels.shape[0] > 40 for pixels in crops):
             raise RuntimeError("the encoder cannot take a person this tall")
-        return np.stack([colour_vector(pixels) for pixels in crops])
+        return np.stack([colour_vector(pixels) for pixels in crops]) if crops else np.zeros((0, 6), np.float32)
 
     def embed_queries(self, queries: Sequence[QueryInput]) -> np.ndarray:
         return np.stack([query_vector(query) for query in queries])

@@ -134,7 +134,7 @@ def test_a_table_names_the_task_of_each_query(tmp_path: Path, index: str, model:
     assert best == pytest.approx(max(score for score, _ in told.values()), abs=2e-3)
 
 
-def test_what_cannot_be_asked_is_refused(tmp_path: Path, index: str, picture: str) -> None:
+def test_what_cannot_be_asked_is_refused(tmp_path: Path, index: str, model: str, picture: str) -> None:
     def refused(error: type[Exception], match: str, **settings: Any) -> None:
         with pytest.raises(error, match=match):
             search(index, tmp_path / "out", **settings)
@@ -144,6 +144,7 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, index: str, picture: st
     refused(DataError, "asks as LI and lacks a text", image=picture, task="li")
     refused(ValueError, "there is no task 'walk'; the tasks are Trad", image=picture, task="walk")
     refused(ValueError, "PS-ReID, which knows no tasks", image=picture, task="cc", recall="none")
+    refused(ConfigError, "judges no pairs and draws no masks", image=picture, model=model)
     refused(ValueError, "not both", queries="q", task="cc")
 
 

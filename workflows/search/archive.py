@@ -59,6 +59,15 @@ def _indexed_frames(index: StepInput, frames: StepInput) -> StepInput:
     return frames.restricted({indexed[shard_id] for shard_id in index.manifest.shard_ids})
 
 
+def check_judge(config: SearchConfig) -> None:
+    """ConfigError when the model that is to judge and to draw masks is of another kind."""
+    if config.stop_after != "recall" and knows_tasks(config.model):
+        raise ConfigError(
+            f"the model {config.model!r} is an instruct-ReID model, which makes an index but judges no pairs and draws "
+            "no masks. Leave --model out, or give a PS-ReID model; who decides is set by --judge-by."
+        )
+
+
 def check_encoder(config: SearchConfig, archive: Archive) -> None:
     """ConfigError when the index's model is no longer the same, or does not know the task that is asked."""
     if identity_of_model(archive.encoder_model) != archive.index.step.inputs["model"]:

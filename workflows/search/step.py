@@ -6,7 +6,7 @@ from workflows.index.inputs import StepInput
 from workflows.progress import Plan, Progress, Summary
 from workflows.report.config import ReportConfig
 from workflows.report.step import run_report
-from workflows.search.archive import check_encoder, open_archive
+from workflows.search.archive import check_encoder, check_judge, open_archive
 from workflows.search.config import SearchConfig
 from workflows.search.estimate import estimate_search
 from workflows.search.extent import check_filter
@@ -45,6 +45,7 @@ def plan_search(config: SearchConfig) -> Plan:
 def open_search(config: SearchConfig, progress: Progress) -> Search:
     """The search with its archive, checked."""
     search = Search(config, open_archive(config), progress)
+    check_judge(config)
     if config.recall == "top":
         check_encoder(config, search.archive)
     check_filter(search.archive.frames, search.frame_filter)
