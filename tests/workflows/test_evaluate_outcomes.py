@@ -8,6 +8,7 @@ from workflows.evaluate.outcomes import Asked, Outcome, QueryPairs, outcome_of, 
 from workflows.evaluate.pairs import TruePerson
 from workflows.evaluate.persons import Persons, rank_frames, rank_persons
 from workflows.evaluate.scores import score_gallery
+from workflows.evaluate.threshold import best_threshold
 
 NAN = np.nan
 ASKED = Asked("G", "q", "both", "somebody")
@@ -98,3 +99,37 @@ def test_person_search_hits_the_best_person_on_the_true_box_and_counts_undetecte
     assert ranking.num_missed == 2  # c's person was not detected there, d holds no person at all
     frames = rank_frames(persons, vector, ["a", "b", "c", "d"], true)
     assert frames.is_right.tolist() == [False, True, True, True]
+
+
+def test_the_best_threshold_equals_trying_them_all() -> None:
+    rng = np.random.default_rng(4)
+    queries = []
+    for number in range(6):
+        count = 12
+        is_present = rng.random(count) < 0.3
+        true = np.where(is_present, 100.0, 0.0)
+        shared = np.where(is_present, rng.integers(20, 100, count), NAN)
+        scores = np.round(rng.normal(size=count) + is_present, 1)  # ties among them
+        if number == 5:
+            scores[0] = NAN
+        predicted = np.where(is_present, 100.0, NAN)
+        ids = [str(n) for n in range(count)]
+        queries.append(QueryPairs(ids, scores, is_present, scores > 0, predicted, true, shared))
+
+    def giou(threshold: float) -> float:
+        above = counted = 0.0
+        for pairs in queries:
+            for n in range(12):
+                if np.isnan(pairs.scores[n]):
+                    continue
+                accepted, present = pairs.scores[n] > threshold, pairs.is_present[n]
+                counted += accepted or present
+                if accepted and present:
+                    above += pairs.num_shared_px[n] / (200 - pairs.num_shared_px[n])
+        return above / counted
+
+    tried = {threshold: giou(threshold) for threshold in np.arange(-4, 4, 0.05)}
+    found = best_threshold(queries)
+    assert found is not None and found.giou == pytest.approx(max(tried.values()))
+    assert giou(found.threshold) == pytest.approx(found.giou)
+    assert best_threshold([QueryPairs.none()]) is None

@@ -5,7 +5,7 @@ the cosine of an encoder's embeddings, and the frames by their best person.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from workflows.evaluate.persons import Persons, rank_frames, rank_persons, read_
 from workflows.evaluate.questions import Question
 from workflows.evaluate.scores import GalleryScores, score_gallery
 from workflows.evaluate.steps import Encoder, Evaluation, embed_persons, list_pairs, measure_pairs, prepare_queries
+from workflows.evaluate.threshold import BestThreshold, best_threshold
 from workflows.index.inputs import StepInput
 from workflows.index.models import identity_of_model, load_person_encoder
 
@@ -40,6 +41,8 @@ class Measurement:
     pairs: StepInput
     measured: StepInput | None
     """None where nothing was judged."""
+    thresholds: Mapping[Key, BestThreshold | None] = field(default_factory=dict)
+    """Of each gallery, the threshold that would have given the best gIoU; empty where nothing was judged."""
 
 
 def measure(evaluation: Evaluation) -> Measurement:
@@ -72,12 +75,17 @@ def _measure_judge(evaluation: Evaluation) -> Measurement:
     found = dict(read_pairs(pairs, measured))
     config = evaluation.config
     outcomes: dict[Key, list[Outcome]] = {}
+    by_gallery: dict[Key, list[QueryPairs]] = {}
     for question, asked, frame_ids in _asked(evaluation):
         of_gallery = found[question.question_id].among(frame_ids) if frame_ids else QueryPairs.none()
-        outcomes.setdefault((question.modality, asked.gallery), []).append(
+        key: Key = (question.modality, asked.gallery)
+        by_gallery.setdefault(key, []).append(of_gallery)
+        outcomes.setdefault(key, []).append(
             outcome_of(of_gallery, asked, rule=config.rule, min_mask_px=config.min_mask_px)
         )
-    return Measurement(evaluation, outcomes, _score(config, outcomes, with_masks=True), {}, pairs, measured)
+    scores = _score(config, outcomes, with_masks=True)
+    best = {key: best_threshold(found) for key, found in by_gallery.items()}
+    return Measurement(evaluation, outcomes, scores, {}, pairs, measured, best)
 
 
 def _measure_persons(evaluation: Evaluation, encoder: Encoder) -> Measurement:

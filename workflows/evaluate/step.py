@@ -60,6 +60,8 @@ def record_of(measurement: Measurement) -> dict[str, JSON]:
         record = scores.record()
         if measurement.frame_scores:
             record["frames"] = measurement.frame_scores[modality, gallery].record()
+        if (best := measurement.thresholds.get((modality, gallery))) is not None:
+            record["best_threshold"] = best.record()
         records.setdefault(modality, {})[gallery] = record
     return dict(records) if len(records) > 1 else next(iter(records.values()), {})
 
@@ -131,6 +133,8 @@ def _summary(measurement: Measurement, record: dict[str, JSON]) -> Summary:
     for (modality, gallery), scores in measurement.scores.items():
         name = f"{gallery} by {modality}" if several else gallery
         details.append(f"{name}: {describe(scores)}")
+        if (best := measurement.thresholds.get((modality, gallery))) is not None:
+            details.append(f"{name}: threshold {best.threshold:.2f} would give the best giou, {100 * best.giou:.1f}")
         if measurement.frame_scores:
             details.append(
                 f"{name}, frames by their best person: {describe(measurement.frame_scores[modality, gallery])}"
