@@ -18,7 +18,7 @@ from modeling.instruct_reid.config import IrmConfig
 from modeling.instruct_reid.editing import EditingTransformer, InstructionTokens
 from modeling.instruct_reid.fusion import AttentionModule
 from modeling.instruct_reid.instruction_encoder import InstructionBatch, InstructionEncoder
-from modeling.neck import Neck
+from modeling.neck import RunningNeck
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Irm(nn.Module):
         )  # fmt: skip
         self.text_to_image = nn.Linear(config.instruction.width, width)
         # One each: a common one would take the gap between pictures and fused queries for what tells persons apart.
-        necks = (Neck(width) if config.has_neck else nn.Identity() for _ in range(3))
+        necks = (RunningNeck(width) if config.has_neck else nn.Identity() for _ in range(3))
         self.picture_neck, self.fused_neck, self.text_neck = necks
 
     def encode_instructions(self, batch: InstructionBatch) -> InstructionTokens:

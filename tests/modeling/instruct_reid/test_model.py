@@ -97,7 +97,7 @@ def test_necks_normalise_pictures_queries_and_texts_apart() -> None:
         irm.instructed(pixels, irm.encode_instructions(batch)),
         irm.text_features(irm.encode_instructions(batch)),
     ):
-        torch.testing.assert_close(features.mean(0), torch.zeros(IMAGE.width), atol=1e-4, rtol=0)
+        torch.testing.assert_close(features.mean(0), torch.zeros(IMAGE.width), atol=1e-4, rtol=0)  # of a first batch
     means = [neck.running_mean for neck in (irm.picture_neck, irm.fused_neck, irm.text_neck)]
     assert all(mean.abs().sum() > 0 for mean in means) and not torch.equal(means[0], means[2])
     irm.eval()
