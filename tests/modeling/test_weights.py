@@ -38,7 +38,8 @@ def test_irmpp_knows_tasks_and_tells_colours_apart(irmpp) -> None:  # type: igno
     red, blue = (200, 40, 40), (40, 60, 190)
     dark = (40, 40, 50)
     gallery = irmpp.gallery([_person(red, dark, 1), _person(blue, dark, 2)])
-    asked = irmpp.queries([_person(red, dark, 3), None], [fixed_sentence("Trad"), Instruction(text="a blue shirt")])
+    words = Instruction(text="a man in a blue shirt, dark trousers")
+    asked = irmpp.queries([_person(red, dark, 3), None], [fixed_sentence("Trad"), words])
     np.testing.assert_allclose(np.linalg.norm(np.concatenate([gallery, asked]), axis=1), 1, atol=1e-5)
     assert asked[0] @ gallery[0] > asked[0] @ gallery[1]
     assert asked[1] @ gallery[1] > asked[1] @ gallery[0]
