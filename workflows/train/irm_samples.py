@@ -1,4 +1,4 @@
-"""Frames tables with identities as person crops in memory, with all that the six tasks ask about.
+"""Frames tables with identities as person crops, with all that the six tasks ask about.
 
 Shapes: N crops of I identities in C sets of clothes.
 """
@@ -17,6 +17,7 @@ from modeling.types import ImageHWC
 from workflows.archive.wardrobe import Wardrobe, cut_upper_clothes, open_wardrobe
 from workflows.ledger import Ledger
 from workflows.storage import Folder
+from workflows.train.picture_file import PictureFile
 from workflows.train.samples import CROP_HW, CROP_MARGIN, MIN_BOX_HEIGHT_PX, crop_with_room
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,8 @@ class _Builder:
 
     def __init__(self, gap_s: float, least_visibility: float) -> None:
         self._gap_s, self._least_visibility = gap_s, least_visibility
-        self._columns: dict[str, list[Any]] = {
-            name: [] for name in ("crop", "identity", "clothes", "camera", "ir", "text")
-        }
+        self._crops = PictureFile()
+        self._columns: dict[str, list[Any]] = {name: [] for name in ("identity", "clothes", "camera", "ir", "text")}
         self._numbers: dict[str, dict[str, int]] = {"identity": {}, "clothes": {}, "camera": {}}
         self._pictures: dict[int, ImageHWC] = {}
         self._attributes: dict[int, Mapping[str, str]] = {}
@@ -106,10 +106,10 @@ class _Builder:
 
     def build(self) -> ReidSamples:
         columns = self._columns
-        if not columns["crop"]:
+        if not len(self._crops):
             raise DataError("the frames hold no person with an identity to train on; give a frames table with truth")
         return ReidSamples(
-            crops=np.stack(columns["crop"]),
+            crops=self._crops.array(),
             identity=np.array(columns["identity"], dtype=np.int64),
             clothes=np.array(columns["clothes"], dtype=np.int64),
             camera=np.array(columns["camera"], dtype=np.int64),
@@ -134,13 +134,13 @@ class _Builder:
 
     def _add_person(self, person: Mapping[str, Any], row: Mapping[str, Any], image: ImageHWC) -> None:
         columns, clothes_id = self._columns, person["clothes_id"]
-        unknown = f"unknown-{len(columns['crop'])}"
+        unknown = f"unknown-{len(self._crops)}"
         clothes = self._number("clothes", clothes_id or unknown)
         if clothes_id in self._wardrobe.pictures:
             self._pictures[clothes] = self._wardrobe.pictures[clothes_id]
         if clothes_id in self._wardrobe.attributes:
             self._attributes[clothes] = self._wardrobe.attributes[clothes_id]
-        columns["crop"].append(crop_with_room(image, np.array(person["box_xyxy_px"], dtype=np.float32)))
+        self._crops.append(crop_with_room(image, np.array(person["box_xyxy_px"], dtype=np.float32)))
         columns["identity"].append(self._number("identity", person["identity"]))
         columns["clothes"].append(clothes)
         columns["camera"].append(self._number("camera", row["camera_id"]))

@@ -1,4 +1,4 @@
-"""A frames table with identities as training samples in memory, and the identity-balanced sampler over it.
+"""A frames table with identities as training samples, and the identity-balanced sampler over it.
 
 Deterministic: what step k draws depends on the seed and k alone, so a run resumes in the middle of an epoch.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from modeling.backbones.sam import SamConfig
 from modeling.errors import DataError
 from modeling.regions import crop, rle_to_mask
+from workflows.train.picture_file import PictureFile
 
 logger = logging.getLogger(__name__)
 
@@ -67,22 +68,23 @@ def load_samples(
 
     Raises DataError when no person has an identity.
     """
-    columns: dict[str, list] = {name: [] for name in Samples.__dataclass_fields__}
+    pictures = {name: PictureFile() for name in ("scenes", "wide", "crops")}
+    columns: dict[str, Any] = {name: [] for name in Samples.__dataclass_fields__} | pictures
     numbers: dict[str, int] = {}
     cameras: dict[str, int] = {}
     for table in tables:
         for row in table.to_pylist():
             image = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR)
             add_frame(columns, numbers, cameras, row, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scene_hw, sam, identities)
-    if not columns["crops"]:
+    if not len(pictures["crops"]):
         raise DataError("the frames hold no person with an identity to train on; give a frames table with truth")
     logger.info(
         "loaded %d frames, %d persons, %d identities", len(columns["scenes"]), len(columns["crops"]), len(numbers)
     )
     return Samples(
-        scenes=np.stack(columns.pop("scenes")),  # popped, so that no picture is held twice for long
-        wide=np.stack(columns.pop("wide")),
-        crops=np.stack(columns.pop("crops")),
+        scenes=pictures["scenes"].array(),
+        wide=pictures["wide"].array(),
+        crops=pictures["crops"].array(),
         boxes=np.array(columns["boxes"], dtype=np.float32),
         frame=np.array(columns["frame"], dtype=np.int32),
         identity=np.array(columns["identity"], dtype=np.int32),
@@ -104,7 +106,7 @@ def is_usable(person: Mapping[str, Any]) -> bool:
 
 
 def add_frame(
-    columns: dict[str, list],
+    columns: Mapping[str, Any],
     numbers: dict[str, int],
     cameras: dict[str, int],
     row: dict,
