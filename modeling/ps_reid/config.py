@@ -88,6 +88,8 @@ class PsReidConfig(_Frozen):
     """Whether query and close-ups share a metric that helps the decision and places the box (ours)."""
     metric_dim: int = 256
     """Width of the person embedding used by recall and by the grounding."""
+    score_bias: float = 0.0
+    """Taken off logit[SEG] - logit[REJ], so that matches lie above 0 (`psreid evaluate --calibrated` sets it)."""
     adapter_hidden: int = 384
     vision: VisionConfig
     language: LanguageConfig

@@ -81,7 +81,7 @@ class Decisions:
 
     @property
     def scores_NQ(self) -> Tensor:
-        """logit[SEG] - logit[REJ]."""
+        """logit[SEG] - logit[REJ], less the config's bias."""
         return self.logits_NQ3[..., SEG] - self.logits_NQ3[..., REJ]
 
 
@@ -259,11 +259,12 @@ class PsReid(nn.Module):
     def read_out(self, states_NQD: Tensor, metric_QM: Tensor, candidates: Candidates) -> Decisions:
         """Control-token logits and box of every decision state."""
         logits = self.control.logits(states_NQD).float()
+        seg_row = torch.zeros(3, device=logits.device).index_fill(0, torch.tensor(SEG, device=logits.device), 1.0)
+        logits = logits - self.config.score_bias * seg_row
         if self.grounding is None:
             assert self.box_head is not None
             return Decisions(states_NQD, logits, self.box_head(states_NQD), None)
         grounded = self.grounding(states_NQD, metric_QM, candidates, self.metric.scale)
-        seg_row = torch.zeros(3, device=logits.device).index_fill(0, torch.tensor(SEG, device=logits.device), 1.0)
         logits = logits + grounded.evidence_NQ[..., None] * seg_row
         return Decisions(states_NQD, logits, grounded.boxes_NQ4, grounded.logits_NQK)
 

@@ -18,6 +18,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", choices=("joint", "separated"), help="default: as the model was trained")
     parser.add_argument("--threshold", type=float, metavar="S", help="scores above it are a match (default: 0)")
     parser.add_argument(
+        "--calibrated", metavar="FOLDER", help="also write a copy of the model for which 0 is the gallery's best S"
+    )
+    parser.add_argument(
         "--modality", nargs="+", choices=("both", "image", "text"), help="what is left of each query (default: both)"
     )
     parser.add_argument(

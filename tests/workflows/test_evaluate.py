@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from modeling.errors import ConfigError, DataError, JobError
 from modeling.metrics.retrieval import Ranking, score_rankings
 from modeling.metrics.segmentation import Rule, measure_pair, score_pairs
+from modeling.ps_reid.checkpoint import load_model
 from modeling.ps_reid.judge import Judge
 from modeling.ps_reid.segmenter import Segmenter
 from modeling.types import PairDecision, TargetInput
@@ -255,6 +257,25 @@ def test_modalities_are_asked_in_one_pass(tmp_path: Path, model: str) -> None:
     alone = evaluate(tmp_path / "text", model, modality=("text",), gallery=("Large",)).record
     assert alone == record["text"]
     assert record["image"]["Large"]["mAP"] != record["both"]["Large"]["mAP"]
+
+
+def test_a_calibrated_model_has_its_best_threshold_at_0(tmp_path: Path, model: str) -> None:
+    out = tmp_path / "calibrated"
+    asked = {"gallery": ("Large",), "calibrated": str(out)}
+    summary = evaluate(tmp_path, model, **asked)
+    before = summary.record
+    assert before is not None and summary.details[-1].startswith(f"{out} is {model} with ")
+    best = before["Large"]["best_threshold"]
+    assert load_model(str(out)).config.score_bias == pytest.approx(best["threshold"])
+    after = evaluate(tmp_path / "again", str(out), gallery=("Large",)).record
+    assert after is not None
+    assert after["Large"]["best_threshold"]["threshold"] == pytest.approx(0, abs=2e-3)
+    assert after["Large"]["giou"] == pytest.approx(best["giou"], abs=1e-3)
+    assert after["Large"]["mAP"] == pytest.approx(before["Large"]["mAP"])
+    with pytest.raises(ConfigError, match="not empty"):
+        evaluate(tmp_path, model, **asked)
+    with pytest.raises(ValidationError, match="one --gallery"):
+        evaluate(tmp_path, model, calibrated=str(out))
 
 
 def test_the_page_of_the_worst_escapes_what_it_shows(tmp_path: Path, model: str) -> None:

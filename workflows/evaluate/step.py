@@ -8,7 +8,9 @@ OUT/worst.html                                the queries that went worst, in th
 
 import numpy as np
 
+from modeling.errors import DataError
 from workflows.evaluate.benchmark import open_benchmark
+from workflows.evaluate.calibration import write_calibrated
 from workflows.evaluate.config import EvaluateConfig
 from workflows.evaluate.measure import Key, Measurement, measure
 from workflows.evaluate.outcomes import Outcome, QueryPairs, outcomes_table, read_pairs
@@ -33,7 +35,18 @@ def run_evaluate(config: EvaluateConfig, progress: Progress) -> Summary:
     measurement = measure(open_evaluation(config, progress))
     record = record_of(measurement)
     write_results(measurement, record)
-    return _summary(measurement, record)
+    return _summary(measurement, record, _calibrate(measurement))
+
+
+def _calibrate(measurement: Measurement) -> list[str]:
+    """Writes the calibrated model where one is asked for; a line that says so."""
+    config, best = measurement.evaluation.config, next(iter(measurement.thresholds.values()), None)
+    if config.calibrated is None:
+        return []
+    if best is None:
+        raise DataError("no queried person has a mask in the gallery, so no threshold is better than another")
+    model = write_calibrated(config.model, best.threshold, config.calibrated)
+    return [f"{model} is {config.model} with {best.threshold:.2f} taken off every score"]
 
 
 def plan_evaluate(config: EvaluateConfig) -> Plan:
@@ -126,7 +139,7 @@ def describe(scores: GalleryScores) -> str:
     return ", ".join(words) + rule
 
 
-def _summary(measurement: Measurement, record: dict[str, JSON]) -> Summary:
+def _summary(measurement: Measurement, record: dict[str, JSON], notes: list[str]) -> Summary:
     evaluation = measurement.evaluation
     several = len(evaluation.config.modality) > 1
     details = []
@@ -145,7 +158,7 @@ def _summary(measurement: Measurement, record: dict[str, JSON]) -> Summary:
         f"{ranked[evaluation.config.ranking]} {num_pairs} pairs of {len(evaluation.questions)} queries with "
         f"{evaluation.config.model}: {evaluation.out.uri}"
     )
-    return Summary(headline, evaluation.out.uri, {"pairs": num_pairs}, details=details, record=record)
+    return Summary(headline, evaluation.out.uri, {"pairs": num_pairs}, details=details + notes, record=record)
 
 
 def _default_out(config: EvaluateConfig) -> Folder:
