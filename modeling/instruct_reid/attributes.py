@@ -4,7 +4,7 @@
 same attributes are said in many ways, and every attribute given is said.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -45,6 +45,14 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Every attribute with the words it can take; an attribute that does not apply (no hat) is left out of a person."""
 
+CLOTHING = frozenset(ATTRIBUTES) - {"gender", "build", "hair style", "hair colour", "beard", "posture"}
+"""Attributes of what is worn or carried, which another day changes."""
+COLOURED = frozenset(name for name in ATTRIBUTES if name.endswith((" colour", " tone")))
+"""Attributes that an infrared picture does not show."""
+LABEL_COUNTS = tuple(1 + len(words) for words in ATTRIBUTES.values())
+"""Labels of each attribute: 0 where it does not apply (no hat), then its words."""
+UNKNOWN_LABEL = -1
+
 _TONES_OF: dict[str, tuple[str, ...]] = {
     "dark": ("black", "navy", "brown", "maroon", "olive"),
     "light": ("white", "grey", "beige", "light blue"),
@@ -54,6 +62,19 @@ _TONES_OF: dict[str, tuple[str, ...]] = {
 def tone_of(colour: str) -> str:
     """dark, light or bright: what is still seen of a small thing's colour."""
     return next((tone for tone, colours in _TONES_OF.items() if colour in colours), "bright")
+
+
+def attribute_labels(attributes: Mapping[str, str], *, but: Collection[str] = ()) -> list[int]:
+    """A label for each attribute of the taxonomy: the word's number from 1 on, 0 for one that does not apply.
+
+    Of a person of whom nothing is known, and of the attributes named by `but`, the label is UNKNOWN_LABEL.
+    """
+    if not attributes:
+        return [UNKNOWN_LABEL] * len(ATTRIBUTES)
+    return [
+        UNKNOWN_LABEL if name in but else 1 + words.index(attributes[name]) if name in attributes else 0
+        for name, words in ATTRIBUTES.items()
+    ]
 
 
 def describe_attributes(attributes: Mapping[str, str], rng: np.random.Generator) -> str:

@@ -130,6 +130,8 @@ def load_vit(image: EditingTransformer, source: str) -> None:
     Known are timm's and DINO's names, PASS's (three part tokens with positions of their own) and Hugging Face's
     ViTModel. Position encodings of another grid are interpolated, as is usual for 256 x 128 pictures.
     """
+    if image.config.stem:
+        raise ConfigError("published ViT weights have linear patches: a model with a stem cannot read them")
     path = resolve_checkpoint(source)
     state = _timm_names(read_state(path))
     wanted = image.state_dict()

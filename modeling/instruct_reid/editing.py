@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.errors import ConfigError
-from modeling.instruct_reid.config import ImageConfig
+from modeling.instruct_reid.config import ImageConfig, halvings
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,47 @@ class PatchEmbed(nn.Module):
         return self.proj(pixels_B3HW).flatten(2).transpose(1, 2)
 
 
+class ConvNorm(nn.Module):
+    """A 3 x 3 convolution and its batch norm."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, map_BChw: Tensor) -> Tensor:
+        return self.norm(self.conv(map_BChw))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a short way."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(channels_in, channels_out, stride)
+        self.second = ConvNorm(channels_out, channels_out, 1)
+        self.short = nn.Conv2d(channels_in, channels_out, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, map_BChw: Tensor) -> Tensor:
+        return F.relu(self.short(map_BChw) + self.second(F.relu(self.first(map_BChw))))
+
+
+class ResidualStem(nn.Module):
+    """A picture as one token a patch, as `PatchEmbed`, by residual convolutions."""
+
+    def __init__(self, width: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        strides = [2 if place in halvings(channels) else 1 for place in range(len(channels))]
+        self.first = ConvNorm(3, channels[0], strides[0])
+        steps = zip(channels, channels[1:], strides[1:], strict=False)
+        self.blocks = nn.Sequential(*(ResidualBlock(a, b, stride) for a, b, stride in steps))
+        self.proj = nn.Conv2d(channels[-1], width, 1)
+
+    def forward(self, pixels_B3HW: Tensor) -> Tensor:
+        map_BChw = F.relu(self.first(pixels_B3HW.contiguous(memory_format=torch.channels_last)))
+        return self.proj(self.blocks(map_BChw)).flatten(2).transpose(1, 2)
+
+
 class EditingTransformer(nn.Module):
     """E_e: a person's picture, and perhaps an instruction, to tokens; the first is [CLS], the feature F."""
 
@@ -112,7 +153,9 @@ class EditingTransformer(nn.Module):
         super().__init__()
         self.config = config
         rows, columns = config.grid
-        self.patch_embed = PatchEmbed(config.width, config.patch_size)
+        self.patch_embed: nn.Module = (
+            ResidualStem(config.width, config.stem) if config.stem else PatchEmbed(config.width, config.patch_size)
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.part_tokens = nn.Parameter(torch.zeros(1, config.num_parts, config.width)) if config.num_parts else None
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_parts + rows * columns, config.width))
@@ -126,6 +169,10 @@ class EditingTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.pool = nn.Linear((1 + config.stripes) * config.width, config.width) if config.stripes else None
         self.apply(initialise)
+        if config.stem:  # the convolutions learn first: layers of random weights would only blur what they find
+            for name, weight in self.blocks.named_parameters():
+                if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
+                    nn.init.zeros_(weight)
         for parameter in (self.cls_token, self.part_tokens, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)

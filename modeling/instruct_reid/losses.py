@@ -1,6 +1,7 @@
 """The losses of IRM and IRM++, term by term (§IV-B2, §IV-B3, §IV-C, eq. 7-14).
 
-Shapes: B samples of a batch; A anchors; D width; N identities of the training set; P pairs.
+Shapes: B samples of a batch; A anchors, or attributes; C labels of all attributes; D width; N identities of the
+training set; P pairs.
 """
 
 from typing import Literal
@@ -8,6 +9,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from modeling.instruct_reid.attributes import LABEL_COUNTS, UNKNOWN_LABEL
 
 Mining = Literal["hard", "all"]
 KlForm = Literal["kl", "printed"]
@@ -87,6 +90,18 @@ def contrastive_loss(image_BD: Tensor, text_BD: Tensor, identity_B: Tensor, temp
 def matching_loss(logits_P2: Tensor, is_pair_P: Tensor) -> Tensor:
     """L_match of eq. 10: cross-entropy with ŷ = [0, 1] for pairs that belong together and [1, 0] for others."""
     return F.cross_entropy(logits_P2.float(), is_pair_P.long())
+
+
+def attribute_loss(logits_BC: Tensor, labels_BA: Tensor) -> Tensor:
+    """Cross-entropy of each attribute's labels (`attributes.LABEL_COUNTS`, side by side in C), the mean over all that
+    are known; ours, for the papers learn from attributes through sentences alone. 0 where nothing is known.
+    """
+    parts = logits_BC.float().split(LABEL_COUNTS, dim=1)
+    sums = [
+        F.cross_entropy(part, labels, ignore_index=UNKNOWN_LABEL, reduction="sum")
+        for part, labels in zip(parts, labels_BA.t(), strict=True)
+    ]
+    return torch.stack(sums).sum() / (labels_BA != UNKNOWN_LABEL).sum().clamp(min=1)
 
 
 def hardest_strangers(similarity_BB: Tensor, identity_B: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.instruct_reid.attributes import LABEL_COUNTS
 from modeling.instruct_reid.editing import InstructionTokens
 from modeling.instruct_reid.instruction_encoder import InstructionBatch
 from modeling.instruct_reid.instructions import DESCRIPTIVE_TASKS, Task
@@ -22,6 +23,7 @@ from modeling.instruct_reid.losses import (
     KlForm,
     Mining,
     adaptive_triplet_loss,
+    attribute_loss,
     contrastive_loss,
     hard_label_loss,
     hardest_strangers,
@@ -57,6 +59,8 @@ class IrmLossSettings:
     in_batch: float = 0.0
     """Weight of a contrast between the batch's queries and gallery pictures (ours: random weights learn by it first,
     while a memory bank still holds noise; the paper starts from pretrained ones)."""
+    attributes: float = 0.0
+    """Weight of naming attributes from the feature (ours): those of a picture, and those that a query asks for."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,16 @@ class IrmBatch:
     """bool (B,): whether IRM++ fuses the sample with its instruction or takes the image alone."""
     identity: Tensor
     """int64 (B,), numbers below N."""
+    shown: Tensor | None = None
+    """int64 (B, A): labels of the attributes of each picture (`attribute_labels`)."""
+    wanted: Tensor | None = None
+    """int64 (B, A): labels of the attributes that each sample's instruction asks for."""
 
     def to(self, device: torch.device | str) -> "IrmBatch":
+        shown, wanted = (None if labels is None else labels.to(device) for labels in (self.shown, self.wanted))
         return IrmBatch(
             self.task, self.pixels.to(device), self.instructions.to(device), self.is_query.to(device),
-            self.identity.to(device),
+            self.identity.to(device), shown, wanted,
         )  # fmt: skip
 
 
@@ -90,6 +99,7 @@ class IrmLossTerms:
     hard: Tensor
     contrast: Tensor
     match: Tensor
+    attributes: Tensor
 
     @property
     def total(self) -> Tensor:
@@ -115,6 +125,7 @@ class IrmObjective(nn.Module):
         self.identify = IdentityClassifier(width, num_identities)
         self.identify_fused = IdentityClassifier(width, num_identities) if irm.config.kind == "irm" else None
         self.match = nn.Linear(width, 2)
+        self.describe = nn.Linear(width, sum(LABEL_COUNTS)) if settings.attributes else None
         uses_banks = irm.config.kind == "irm++" and settings.supervision == "memory"
         self.retrieval_bank = MemoryBank(num_identities, width) if uses_banks else None
         described = sorted(DESCRIPTIVE_TASKS) if uses_banks else []
@@ -133,32 +144,47 @@ class IrmObjective(nn.Module):
             terms = self._irm_plus_plus(batch, instruction, gather)
         return replace(terms, identity=terms.identity + self._nothing_of_all())
 
+    def settle(self) -> None:
+        """Batch norms of a stem keep their statistics from here on and learn to live with them: one set for all tasks,
+        infrared and colour, as the trained model has. Undone by `train()`.
+        """
+        for module in self.irm.image.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
     def _irm(self, batch: IrmBatch, instruction: InstructionTokens) -> IrmLossTerms:
         """Eq. 9: α L_atri + L_id on F and on F_out."""
         assert self.identify_fused is not None
         tokens = self.irm.image_tokens(batch.pixels, instruction)
         image = self.irm.picture_neck(self.irm.image.feature(tokens))
-        fused = self.irm.fused_neck(self.irm.fuse(tokens, instruction))
+        answer = self.irm.fuse(tokens, instruction)
+        fused = self.irm.fused_neck(answer)
         identity = self.identify(image, batch.identity) + self.identify_fused(fused, batch.identity)
         triplet = self._triplet(image, batch, instruction) + self._triplet(fused, batch, instruction)
-        return self._terms(identity, triplet=triplet, contrast=self._in_batch(fused, batch))
+        contrast, attributes = self._in_batch(fused, batch), self._attributes(tokens, answer, batch.wanted, batch)
+        return self._terms(identity, triplet=triplet, contrast=contrast, attributes=attributes)
 
     def _irm_plus_plus(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 14 on the retrieval feature: F_q of query samples, F_g of gallery samples."""
         tokens = self.irm.image_tokens(batch.pixels)
         chosen = batch.is_query
         retrieval = tokens.new_zeros(len(tokens), tokens.shape[-1], dtype=torch.float32)
+        fused = None
         if chosen.any():
             fused = self.irm.fuse(tokens[chosen], instruction.rows(chosen))
             retrieval[chosen] = self.irm.fused_neck(fused).float()
         if not chosen.all():
             retrieval[~chosen] = self.irm.picture_neck(self.irm.image.feature(tokens[~chosen])).float()
+        wanted = None if batch.wanted is None else batch.wanted[chosen]
+        ours = {
+            "contrast": self._in_batch(retrieval, batch), "attributes": self._attributes(tokens, fused, wanted, batch)
+        }  # fmt: skip
         if self.retrieval_bank is None:
             identity = self.identify(retrieval, batch.identity)
             triplet = self._triplet(retrieval, batch, instruction)
-            return self._terms(identity, triplet=triplet, contrast=self._in_batch(retrieval, batch))
+            return self._terms(identity, triplet=triplet, **ours)
         terms = self._by_banks(batch.task, retrieval, batch.identity, instruction.feature_BI, gather)
-        return replace(terms, contrast=self._in_batch(retrieval, batch))
+        return replace(terms, **ours)
 
     def _text_to_image(self, batch: IrmBatch, instruction: InstructionTokens, gather: Gather) -> IrmLossTerms:
         """Eq. 10; IRM++ adds eq. 14, with the text as the query and the image as the gallery."""
@@ -166,12 +192,13 @@ class IrmObjective(nn.Module):
         image = self.irm.picture_neck(self.irm.image.feature(tokens))
         contrast = contrastive_loss(image, text, batch.identity, self.settings.contrast_temperature)
         match = self._match(tokens, image, text, instruction, batch.identity)
+        ours = {"contrast": contrast, "match": match, "attributes": self._attributes(tokens, None, None, batch)}
         if self.retrieval_bank is None:
-            return self._terms(contrast=contrast, match=match)
+            return self._terms(**ours)
         both, twice = torch.cat([image, text]), batch.identity.repeat(2)
         auxiliary = instruction.feature_BI.repeat(2, 1)
         terms = self._by_banks(batch.task, both, twice, auxiliary, gather)
-        return self._terms(terms.identity, soft=terms.soft, hard=terms.hard, contrast=contrast, match=match)
+        return replace(terms, **ours)
 
     def _by_banks(
         self, task: Task, retrieval: Tensor, identity: Tensor, auxiliary: Tensor, gather: Gather
@@ -208,6 +235,17 @@ class IrmObjective(nn.Module):
         loss = contrastive_loss(images, queries, batch.identity[asks], settings.contrast_temperature)
         return settings.in_batch * loss
 
+    def _attributes(
+        self, tokens_BND: Tensor, fused_QD: Tensor | None, wanted_QA: Tensor | None, batch: IrmBatch
+    ) -> Tensor:
+        """The pictures' own attributes, and those asked for in the Q features fused with an instruction."""
+        if self.describe is None or batch.shown is None:
+            return tokens_BND.new_zeros(())
+        loss = attribute_loss(self.describe(self.irm.image.feature(tokens_BND)), batch.shown)
+        if fused_QD is not None and wanted_QA is not None:
+            loss = loss + attribute_loss(self.describe(fused_QD), wanted_QA)
+        return self.settings.attributes * loss
+
     def _match(
         self, tokens: Tensor, image: Tensor, text: Tensor, instruction: InstructionTokens, identity: Tensor
     ) -> Tensor:
@@ -227,7 +265,8 @@ class IrmObjective(nn.Module):
     def _terms(
         self, identity: Tensor | None = None, *, triplet: Tensor | None = None, soft: Tensor | None = None,
         hard: Tensor | None = None, contrast: Tensor | None = None, match: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> IrmLossTerms:  # fmt: skip
         zero = self.match.weight.new_zeros(())
-        given = (identity, triplet, soft, hard, contrast, match)
+        given = (identity, triplet, soft, hard, contrast, match, attributes)
         return IrmLossTerms(*(zero if term is None else term for term in given))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modeling.errors import ConfigError, DataError
+from modeling.instruct_reid.attributes import ATTRIBUTES, UNKNOWN_LABEL
 from modeling.instruct_reid.checkpoint import load_irm
 from modeling.instruct_reid.config import PRESETS, IrmConfig
 from modeling.instruct_reid.instructions import SENTENCES, TASKS
@@ -123,10 +124,52 @@ def test_batches(samples: ReidSamples) -> None:
             assert all(any(text.strip() in s for s in SENTENCES[draw.task]) for text in texts)
 
 
+def test_attributes_of_pictures_and_of_what_is_asked(samples: ReidSamples) -> None:
+    sampler, batcher = _sampler(samples), ReidBatcher(samples, small_irm(), seed=0)
+    names = list(ATTRIBUTES)
+    upper, gender = names.index("upper colour"), names.index("gender")
+    for step in range(12):
+        draw = sampler.draw(step)
+        batch = batcher.batch(draw, step)
+        assert batch.shown is not None and batch.wanted is not None
+        assert batch.shown.shape == batch.wanted.shape == (16, len(ATTRIBUTES))
+        for place, (row, about) in enumerate(zip(draw.rows, draw.wanted, strict=True)):
+            worn = samples.attributes[int(samples.clothes[row])]
+            asked = samples.attributes[int(samples.clothes[about])]
+            shown, wanted = batch.shown[place].tolist(), batch.wanted[place].tolist()
+            assert shown[gender] == wanted[gender] == 1 + ATTRIBUTES["gender"].index(worn["gender"])
+            colour = 1 + ATTRIBUTES["upper colour"].index(worn["upper colour"])
+            assert shown[upper] == (UNKNOWN_LABEL if samples.is_infrared[row] else colour)
+            if draw.task == "CC":  # clothes are what must not count
+                assert wanted[upper] == UNKNOWN_LABEL
+            elif not samples.is_infrared[about]:
+                assert wanted[upper] == 1 + ATTRIBUTES["upper colour"].index(asked["upper colour"])
+
+
+def test_a_stem_of_convolutions_settles_for_the_last_steps(
+    samples: ReidSamples, frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = IMAGE.model_copy(update={"stem": (4, 8, 12)})
+    monkeypatch.setitem(PRESETS, "tiny", IrmConfig(image=image, instruction=WORDS))
+
+    def statistics(run: IrmRun) -> torch.Tensor:
+        return run.objective.irm.image.patch_embed.first.norm.running_mean.clone()  # type: ignore[union-attr]
+
+    config = _config(frames, tmp_path, settled_share=0.5)
+    run, seen = IrmRun(config, samples), []
+    run.objective.train()
+    for number in range(6):
+        run.train_step(number, run._make(number))
+        seen.append(statistics(run))
+    assert not torch.equal(seen[1], seen[2])
+    assert all(torch.equal(seen[2], later) for later in seen[3:])
+    assert config.settles_at == 3
+
+
 def _config(frames: str, out: Path, **changes: Any) -> IrmTrainConfig:
     settings = {
         "what": "irmpp", "frames": [frames], "out": str(out), "steps": 6, "identities_per_step": 4,
-        "learning_rate": 1e-3, "warmup_steps": 2, "log_every": 1,
+        "learning_rate": 1e-3, "warmup_steps": 2, "log_every": 1, "settled_share": 0.0,
     }  # fmt: skip
     return IrmTrainConfig(**(settings | changes))
 

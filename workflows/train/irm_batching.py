@@ -6,12 +6,12 @@ Shapes: B samples; H W pixels of the model's pictures.
 import numpy as np
 import torch
 
-from modeling.instruct_reid.attributes import describe_attributes
+from modeling.instruct_reid.attributes import CLOTHING, COLOURED, attribute_labels, describe_attributes
 from modeling.instruct_reid.instructions import Instruction, draw_sentence
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.objective import IrmBatch
 from workflows.train.augment import degrade, erase, photometric, sample_windows
-from workflows.train.irm_sampler import TaskDraw
+from workflows.train.irm_sampler import Rows, TaskDraw
 from workflows.train.irm_samples import ReidSamples
 from workflows.train.samples import CROP_MARGIN
 
@@ -47,7 +47,21 @@ class ReidBatcher:
             instructions=self._encoder.prepare(instructions),
             is_query=torch.from_numpy(draw.is_query),
             identity=torch.from_numpy(self._samples.identity[draw.rows]),
+            shown=self._labels(draw.rows),
+            wanted=self._labels(draw.wanted, but=CLOTHING if draw.task == "CC" else frozenset()),
         )
+
+    def _labels(self, rows: Rows, *, but: frozenset[str] = frozenset()) -> torch.Tensor:
+        """(B, A) attributes of the wearers; colours are unknown in infrared, and so is what `but` names."""
+        samples = self._samples
+        labels = [
+            attribute_labels(
+                samples.attributes.get(int(samples.clothes[row]), {}),
+                but=but | COLOURED if samples.is_infrared[row] else but,
+            )
+            for row in rows
+        ]
+        return torch.tensor(labels)
 
     def _instruction(self, draw: TaskDraw, place: int, rng: np.random.Generator) -> Instruction:
         """A sentence of the pool, a picture of the wanted clothes, or a description of the wanted person."""

@@ -32,6 +32,8 @@ class IrmLosses(StepConfig):
     in_batch: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the same loss between the queries and gallery pictures of a batch (ours); it is what random weights
     learn by first."""
+    attributes: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of naming attributes from features (ours), where the frames' wardrobe has them."""
 
 
 class IrmTrainConfig(StepConfig):
@@ -65,6 +67,8 @@ class IrmTrainConfig(StepConfig):
     """Steps over which the rate rises linearly from a hundredth."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: as it is (the paper), or falling to a fiftieth at the last step."""
+    settled_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the steps, the last ones, in which batch norms of a stem keep their statistics."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Of AdamW."""
     augment_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -105,6 +109,11 @@ class IrmTrainConfig(StepConfig):
     """Steps between rows of OUT/figures.jsonl, with workers 0."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of the computation, with workers 0."""
+
+    @property
+    def settles_at(self) -> int:
+        """The first step (0-based) with settled batch norms."""
+        return self.steps - round(self.settled_share * self.steps)
 
     @field_validator("tasks", mode="before")
     @classmethod

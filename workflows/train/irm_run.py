@@ -141,6 +141,8 @@ class IrmRun:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(number, self._config)
         self._optimizer.zero_grad(set_to_none=True)
+        if number >= self._config.settles_at:
+            self.objective.settle()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._config.precision == "bf16"):
             terms: IrmLossTerms = self.objective(batch)
         terms.total.backward()

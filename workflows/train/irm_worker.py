@@ -149,6 +149,8 @@ class IrmWorker:
     def _train_step(self, step: int, batch: IrmBatch) -> dict[str, float]:
         rate = learning_rate(step, self._config)
         self._engine.set_learning_rate(rate)
+        if step >= self._config.settles_at:
+            self._objective.settle()
         terms = self._engine.forward(batch.to(self._device))
         norm = self._engine.backward_and_step(terms.total / self._workers)  # the engine adds up, a mean is wanted
         figures = figures_of(batch.task, terms)

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from modeling.instruct_reid.attributes import ATTRIBUTES, LABEL_COUNTS, UNKNOWN_LABEL, attribute_labels
 from modeling.instruct_reid.losses import (
     IdentityClassifier,
     adaptive_triplet_loss,
+    attribute_loss,
     contrastive_loss,
     hard_label_loss,
     hardest_strangers,
@@ -88,6 +90,24 @@ def test_matching_names_the_second_class_a_pair() -> None:
     logits = torch.tensor([[0.0, 2.0], [0.0, 2.0]])
     wrong, right = math.log(1 + math.exp(2)), math.log(1 + math.exp(-2))
     assert matching_loss(logits, torch.tensor([True, False])).item() == pytest.approx((wrong + right) / 2)
+
+
+def test_attributes_are_named_one_by_one_and_unknown_ones_not_at_all() -> None:
+    logits = _random(3, sum(LABEL_COUNTS))
+    man = attribute_labels({"gender": "man", "hat": "cap", "hat tone": "dark"}, but={"hat tone"})
+    labels = torch.tensor([man, attribute_labels({}), attribute_labels({"gender": "woman", "bag": "handbag"})])
+    assert (labels[1] == UNKNOWN_LABEL).all()
+    names, costs, start = list(ATTRIBUTES), [], 0
+    assert [man[names.index(n)] for n in ("gender", "hat", "hat tone", "bag")] == [1, 1, UNKNOWN_LABEL, 0]
+    for number, count in enumerate(LABEL_COUNTS):
+        for row in range(3):
+            label = int(labels[row, number])
+            if label != UNKNOWN_LABEL:
+                costs.append(-math.log(slow.softmax(logits[row, start : start + count].tolist(), 1.0)[label]))
+        start += count
+    assert len(costs) == 2 * len(ATTRIBUTES) - 1
+    assert attribute_loss(logits, labels).item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+    assert attribute_loss(logits[:1], labels[1:2]).item() == 0
 
 
 def test_hardest_strangers() -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from modeling.errors import ConfigError, DataError
 from modeling.instruct_reid.checkpoint import for_retrieval
-from modeling.instruct_reid.config import PRESETS, IrmConfig, named_preset
+from modeling.instruct_reid.config import PRESETS, ImageConfig, IrmConfig, named_preset
 from modeling.instruct_reid.editing import EditingAttention, EditingTransformer, InstructionTokens
 from modeling.instruct_reid.instructions import Instruction
 from modeling.instruct_reid.irm import IrmPlusPlus, QueryPixels
@@ -87,6 +87,22 @@ def test_a_feature_of_stripes() -> None:
     expected = irm.image.pool(torch.cat([tokens[:, 0], stripes_BDS.flatten(1)], dim=1))
     torch.testing.assert_close(irm.image.feature(tokens), expected)
     torch.testing.assert_close(irm.fuse(tokens, _instruction()), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_stem_of_residual_convolutions() -> None:
+    config = IMAGE.model_copy(update={"stem": (4, 8, 8, 12), "stripes": 2})
+    torch.manual_seed(0)
+    image = EditingTransformer(config, instruction_width=None).eval()
+    pixels = some_pixels(3)
+    tokens = image(pixels)
+    assert tokens.shape == (3, 1 + 8, 24)
+    # At first the layers above pass on what the convolutions see.
+    patches = image.patch_embed(pixels) + image.pos_embed[:, 1:]
+    torch.testing.assert_close(tokens[:, 1:], image.norm(patches))
+    one = image.patch_embed.blocks[1]
+    assert one.first.conv.stride == (1, 1) and isinstance(one.short, torch.nn.Identity)
+    with pytest.raises(ValueError, match=r"halves the picture 2 times.*not patch_size = 8"):
+        ImageConfig(**(IMAGE.model_dump() | {"stem": (4, 8, 8)}))
 
 
 def test_necks_normalise_pictures_queries_and_texts_apart() -> None:

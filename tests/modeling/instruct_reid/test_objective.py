@@ -1,13 +1,20 @@
 """Which terms a step has, and that each of them teaches what it should."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from modeling.instruct_reid.attributes import attribute_labels
 from modeling.instruct_reid.instructions import TASKS, Task
-from modeling.instruct_reid.losses import adaptive_triplet_loss, hard_label_loss, relatedness, soft_label_loss
+from modeling.instruct_reid.losses import (
+    adaptive_triplet_loss,
+    attribute_loss,
+    hard_label_loss,
+    relatedness,
+    soft_label_loss,
+)
 from modeling.instruct_reid.objective import IrmBatch, IrmLossSettings, IrmLossTerms, IrmObjective
 from tests.modeling.instruct_reid.small_irm import small_irm, some_instructions, some_pixels
 
@@ -65,6 +72,25 @@ def test_queries_and_gallery_pictures_of_a_batch_find_each_other() -> None:
     terms = objective(batch)
     torch.testing.assert_close(terms.contrast, 2 * expected)
     assert _present(terms) == {"identity", "contrast"}
+
+
+@pytest.mark.parametrize("kind", ["irm", "irm++"])
+def test_attributes_of_the_picture_and_of_what_is_asked(kind: str) -> None:
+    objective = _objective(kind, attributes=2.0)
+    plain, irm = _batch(objective, "LI"), objective.irm
+    shown, wanted = (torch.tensor([attribute_labels({"gender": who})] * 6) for who in ("man", "woman"))
+    batch = replace(plain, shown=shown, wanted=wanted)
+    assert objective.describe is not None and objective(plain).attributes == 0  # nothing is known
+    instruction = irm.encode_instructions(batch.instructions)
+    asks = batch.is_query if kind == "irm++" else torch.ones(6, dtype=torch.bool)
+    tokens = irm.image_tokens(batch.pixels, instruction if kind == "irm" else None)
+    answers = irm.fuse(tokens[asks], instruction.rows(asks))
+    expected = attribute_loss(objective.describe(tokens[:, 0]), shown)
+    expected = expected + attribute_loss(objective.describe(answers), wanted[asks])
+    torch.testing.assert_close(objective(batch).attributes, 2 * expected)
+    told = replace(_batch(objective, "T2I"), shown=shown, wanted=wanted)
+    picture = attribute_loss(objective.describe(irm.image_tokens(told.pixels)[:, 0]), shown)
+    torch.testing.assert_close(objective(told).attributes, 2 * picture)
 
 
 def test_equation_9() -> None:
