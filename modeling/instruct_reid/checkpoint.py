@@ -95,6 +95,16 @@ def with_kind(irm: Irm, kind: Kind, *, edits: bool) -> Irm:
     return changed.eval()
 
 
+def with_instructions_of(irm: Irm, other: Irm) -> Irm:
+    """The model with the other one's instruction encoder and tokenizer. Raises ConfigError when the sizes differ."""
+    sizes, others = (model.config.instruction.model_dump(exclude={"source", "tokenizer"}) for model in (irm, other))
+    if sizes != others:
+        differing = ", ".join(name for name in sizes if sizes[name] != others[name])
+        raise ConfigError(f"the instruction encoders differ in {differing}; take one of the same preset")
+    irm.instruction = other.instruction
+    return irm
+
+
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id."""
     folder = resolve_checkpoint(source)

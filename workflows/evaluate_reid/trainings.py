@@ -7,7 +7,7 @@ divided by the number of tasks, so that the models of all tasks together cost wh
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +26,13 @@ from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_step import CODE_VERSION, RUNTIME_KEYS, run_irm
 
 TRAINED_FILE, MODEL_FOLDER = "trained.json", "model"
+STARTS = ("start_from", "instructions_from")
+"""Settings that name trained models."""
 ADAPTIVE_TASKS = frozenset({"CTCC", "LI"})
 """Tasks whose triplets instructions can tell apart."""
 SAME_TRIPLET: dict[str, JSON] = {"losses.is_adaptive": True}
 """Of the other tasks alone: the adaptive triplet loss is the plain one there, so one training stands for both."""
-PLACES = frozenset({"out", "frames", "start_from"})
+PLACES = frozenset({"out", "frames", *STARTS})
 """Settings that are places; what lies there names a training."""
 
 
@@ -79,15 +81,16 @@ class SharedTraining:
     config: IrmTrainConfig
     frames: list[StepInput]
     out: Folder
-    start_identity: str
+    starts: Mapping[str, str]
+    """Identities of the trained models that all start from, by the setting that names them."""
 
     @classmethod
     def read(cls, file: str, out: str) -> "SharedTraining":
         """The settings of a YAML file; `what`, `seed` and `out` are set for each training."""
         config = load_config(IrmTrainConfig, file, {"what": "irm", "out": "set for each training", "seed": 0})
         frames = [open_step(uri, command="synth") for uri in config.frames]
-        start = "" if config.start_from is None else model_identity(config.start_from)
-        return cls(config, frames, Folder(out), start)
+        starts = {name: model_identity(model) for name in STARTS if (model := getattr(config, name)) is not None}
+        return cls(config, frames, Folder(out), starts)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -129,7 +132,7 @@ class SharedTraining:
         values: dict[str, Any] = self.config.model_dump(mode="json")
         for key, value in {**variant.training, **changes, "seed": seed}.items():
             put_setting(values, key, value)
-        digests = [*(one.digest for one in self.frames), self.start_identity]
+        digests = [*(one.digest for one in self.frames), self.starts]
         folder = self.out.child("trainings", make_shard_id(_deciding(values), digests, CODE_VERSION))
         return Training(check_settings(IrmTrainConfig, values | {"out": folder.uri}), folder)
 
@@ -137,7 +140,7 @@ class SharedTraining:
 def describe_settings(config: IrmTrainConfig) -> dict[str, JSON]:
     """The settings as they are stored: files and models by their names, without the folders of this machine."""
     values = config.model_dump(mode="json", exclude={"out", "frames"})
-    for name in ("start_from", "image_weights", "instruction_weights"):
+    for name in (*STARTS, "image_weights", "instruction_weights"):
         if values[name] is not None:
             values[name] = values[name].rstrip("/").rpartition("/")[2]
     return values

@@ -85,6 +85,8 @@ class IrmTrainConfig(StepConfig):
     """Weights and forms of the losses."""
     start_from: str | None = None
     """A trained model whose weights the run starts from; IRM and IRM++ may start from each other."""
+    instructions_from: str | None = None
+    """A trained model whose instruction encoder the run takes: words are learned once for any image encoder."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Ray Train processes that share each step's identities; 0 trains in this process, without Ray."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from modeling.errors import ConfigError
 from modeling.instruct_reid.attributes import describe_attributes
-from modeling.instruct_reid.checkpoint import build_irm, load_irm, save_irm, with_kind
+from modeling.instruct_reid.checkpoint import build_irm, load_irm, save_irm, with_instructions_of, with_kind
 from modeling.instruct_reid.config import IrmConfig, Kind, named_preset
 from modeling.instruct_reid.instructions import SENTENCES
 from modeling.instruct_reid.irm import Irm
@@ -43,6 +43,8 @@ def make_objective(config: IrmTrainConfig, samples: ReidSamples) -> IrmObjective
     """The model, fresh or from `start_from`, with what training needs beside it."""
     torch.manual_seed(config.seed)
     irm = _started_irm(config) if config.start_from else _fresh_irm(config, samples)
+    if config.instructions_from is not None:
+        irm = with_instructions_of(irm, load_irm(config.instructions_from))
     return IrmObjective(irm, samples.num_identities, IrmLossSettings(**config.losses.model_dump()))
 
 
@@ -176,7 +178,8 @@ class IrmRun:
         """A run that continues takes its own tokenizer, whatever the samples are now."""
         saved = self._folder / MODEL_FOLDER
         if (self._folder / STATE_FILE).exists():
-            return make_objective(self._config.model_copy(update={"start_from": str(saved)}), samples)
+            going_on = {"start_from": str(saved), "instructions_from": None}
+            return make_objective(self._config.model_copy(update=going_on), samples)
         return make_objective(self._config, samples)
 
     def _restore(self) -> int:

@@ -47,6 +47,8 @@ def run_identity(config: IrmTrainConfig) -> StepIdentity:
     inputs = {uri: open_step(uri, command="synth").digest for uri in config.frames}
     if config.start_from is not None:
         inputs["start model"] = model_identity(config.start_from)
+    if config.instructions_from is not None:
+        inputs["instruction encoder"] = model_identity(config.instructions_from)
     settings = config.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
     # Losses within a batch are within a worker's share, so the number of workers is part of what is learned.
     return StepIdentity(f"train {config.what}", settings, inputs, CODE_VERSION, SCHEMA_VERSION)

@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from modeling.backbones.row_bytes import from_row_bytes, to_row_bytes
-from modeling.errors import WeightsError
+from modeling.errors import ConfigError, WeightsError
 from modeling.instruct_reid.checkpoint import (
     build_irm,
     for_retrieval,
@@ -15,6 +15,7 @@ from modeling.instruct_reid.checkpoint import (
     load_irm,
     load_vit,
     save_irm,
+    with_instructions_of,
     with_kind,
 )
 from modeling.instruct_reid.config import IrmConfig
@@ -23,7 +24,7 @@ from modeling.instruct_reid.instruction_encoder import InstructionEncoder
 from modeling.instruct_reid.instructions import Instruction
 from modeling.instruct_reid.irm import QueryPixels
 from modeling.ps_reid.folder import model_family
-from tests.modeling.instruct_reid.small_irm import IMAGE, WORDS, small_irm, some_pixels
+from tests.modeling.instruct_reid.small_irm import IMAGE, WORDS, small_irm, some_instructions, some_pixels
 
 torch.set_num_threads(1)
 SQUARE = IMAGE.model_copy(update={"height_px": 16, "width_px": 16, "layer_norm_eps": 1e-12})
@@ -79,6 +80,21 @@ def test_pass_weights_bring_three_part_tokens(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="num_parts"):
         load_vit(EditingTransformer(IMAGE.model_copy(update={"num_parts": 4}), instruction_width=None),
                  str(tmp_path / "pass.pth"))  # fmt: skip
+
+
+def test_an_instruction_encoder_of_another_model() -> None:
+    irm, other = small_irm(), small_irm(seed=3)
+    asked = some_instructions(4)
+    features = other.encode_instructions(other.instruction.prepare(asked)).feature_BI
+    image = irm.image_tokens(some_pixels(2))
+    joined = with_instructions_of(irm, other)
+    told = joined.encode_instructions(joined.instruction.prepare(asked)).feature_BI
+    torch.testing.assert_close(told, features)
+    torch.testing.assert_close(joined.image_tokens(some_pixels(2)), image)
+    wider = other.config.instruction.model_copy(update={"mlp_width": 64})
+    other.config = other.config.model_copy(update={"instruction": wider})
+    with pytest.raises(ConfigError, match="differ in mlp_width"):
+        with_instructions_of(irm, other)
 
 
 def test_an_albef_checkpoint_computes_the_same(tmp_path: Path) -> None:
