@@ -88,6 +88,9 @@ class PsReidConfig(_Frozen):
     """Whether query and close-ups share a metric that helps the decision and places the box (ours)."""
     metric_dim: int = 256
     """Width of the person embedding used by recall and by the grounding."""
+    metric_weight: float = Field(default=1.0, gt=0)
+    """How much the metric counts against what the language model says, in the choice of a person and in the score;
+    above 1 for pictures unlike those of the training, where the metric carries over better."""
     score_bias: float = 0.0
     """Taken off logit[SEG] - logit[REJ], so that matches lie above 0 (`psreid evaluate --calibrated` sets it)."""
     adapter_hidden: int = 384

@@ -74,8 +74,9 @@ class Grounded:
 class Grounding(nn.Module):
     """Points from decision states to candidates, refines the box there, and weighs the metric's evidence."""
 
-    def __init__(self, language_dim: int) -> None:
+    def __init__(self, language_dim: int, *, metric_weight: float = 1.0) -> None:
         super().__init__()
+        self.metric_weight = metric_weight
         self.pointer = nn.Linear(language_dim, language_dim)
         self.place = nn.Linear(language_dim, language_dim)
         self.refine = nn.Sequential(nn.Linear(2 * language_dim, language_dim), nn.GELU(), nn.Linear(language_dim, 4))
@@ -91,7 +92,7 @@ class Grounding(nn.Module):
             cosine_NQC = torch.einsum("qm,ncm->nqc", query_QM.float(), candidates.close_ups_NCM.float())
         keys = self.place(candidates.states_NKD)
         logits = (self.pointer(decision_NQD) @ keys.transpose(1, 2)).float() * keys.shape[-1] ** -0.5
-        metric_NQK = F.pad(cosine_NQC * scale, (0, logits.shape[-1] - num_close_ups))
+        metric_NQK = F.pad(cosine_NQC * scale * self.metric_weight, (0, logits.shape[-1] - num_close_ups))
         logits = (logits + metric_NQK).masked_fill(~candidates.valid_NK[:, None], float("-inf"))
         return Grounded(
             logits_NQK=logits,
@@ -114,4 +115,5 @@ class Grounding(nn.Module):
         if best.shape[-1] == 0:
             return cosine_NQC.new_zeros(cosine_NQC.shape[:2])
         best_NQ = best.amax(-1)
-        return torch.where(valid_NC.any(1)[:, None], (best_NQ - self.evidence_bias) * self.evidence_scale, 0.0)
+        evidence_NQ = (best_NQ - self.evidence_bias) * self.evidence_scale * self.metric_weight
+        return torch.where(valid_NC.any(1)[:, None], evidence_NQ, 0.0)

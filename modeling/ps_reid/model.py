@@ -108,7 +108,7 @@ class PsReid(nn.Module):
         self.control = ControlTokens(dim)
         self.metric = Metric(width, dim, config.metric_dim)
         self.hint = nn.Linear(dim, dim, bias=False) if config.has_grounding else None
-        self.grounding = Grounding(dim) if config.has_grounding else None
+        self.grounding = Grounding(dim, metric_weight=config.metric_weight) if config.has_grounding else None
         self.box_head = None if config.has_grounding else BoxHead(dim)
         self.mask_prompt = MaskPromptHead(dim, segmentation.prompt_dim)
         self.query_grid = vision.grid(config.vision.query_height_px, config.vision.query_width_px)
