@@ -17,9 +17,6 @@ from modeling.ps_reid.prompt import PromptTemplate
 from modeling.regions import crop
 from modeling.types import ImageHWC, QueryInput, TargetInput
 
-CLOSE_UP_MARGIN = 0.06
-"""How far a close-up reaches beyond the detected box, as a share of its sides."""
-
 
 @dataclass(frozen=True)
 class QueryBatch:
@@ -73,7 +70,7 @@ class Processor:
         for row, target in enumerate(targets):
             height, width = target.image.shape[:2]
             kept = np.asarray(target.boxes_xyxy_px, dtype=np.float32).reshape(-1, 4)[: self._config.close_ups]
-            close_ups += [crop(target.image, box, CLOSE_UP_MARGIN) for box in kept]
+            close_ups += [crop(target.image, box) for box in kept]  # as query pictures and the index are cut
             owners += [row] * len(kept)
             boxes.append(kept / np.array([width, height, width, height], dtype=np.float32))
         return TargetBatch(

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.backbones.sam import SamPreprocess
-from modeling.ps_reid.batches import CLOSE_UP_MARGIN, QueryBatch, TargetBatch
+from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import Truth
 from workflows.train.augment import degrade, erase, jitter_boxes, photometric, sample_windows
 from workflows.train.samples import CROP_MARGIN, Draw, Samples, mask_stride
 
+WINDOW_MARGIN = 0.06
+"""How far windows of crops reach beyond the true box on average, as a share of its sides: detectors' boxes are wide."""
 MISSED_SHARE = 0.08
 """Persons that the simulated detector does not find."""
 FALSE_ALARMS_PER_FRAME = 0.7
@@ -133,7 +135,7 @@ class Batcher:
         """Augmented pixels, and the jittered boxes in units of the true box."""
         unit = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(persons), 4)
         boxes = jitter_boxes(unit, generator, amount=jitter)
-        sides = (boxes[:, 2:] - boxes[:, :2]) * CLOSE_UP_MARGIN
+        sides = (boxes[:, 2:] - boxes[:, :2]) * WINDOW_MARGIN
         wide = torch.cat([boxes[:, :2] - sides, boxes[:, 2:] + sides], dim=1)
         windows = (wide + CROP_MARGIN) / (1 + 2 * CROP_MARGIN)
         stored = torch.from_numpy(self._samples.crops[persons]).permute(0, 3, 1, 2).float() / 255
