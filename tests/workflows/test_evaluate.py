@@ -256,7 +256,7 @@ def test_modalities_are_asked_in_one_pass(tmp_path: Path, model: str) -> None:
     assert [record[name]["Large"]["queries"] for name in record] == [4, 4, 3]  # blue has no text
     alone = evaluate(tmp_path / "text", model, modality=("text",), gallery=("Large",)).record
     assert alone == record["text"]
-    assert record["image"]["Large"]["mAP"] != record["both"]["Large"]["mAP"]
+    assert record["image"]["Large"]["best_threshold"] != record["both"]["Large"]["best_threshold"]
 
 
 def test_a_calibrated_model_has_its_best_threshold_at_0(tmp_path: Path, model: str) -> None:
