@@ -67,8 +67,10 @@ def tone_of(colour: str) -> str:
 def attribute_labels(attributes: Mapping[str, str], *, but: Collection[str] = ()) -> list[int]:
     """A label for each attribute of the taxonomy: the word's number from 1 on, 0 for one that does not apply.
 
-    Of a person of whom nothing is known, and of the attributes named by `but`, the label is UNKNOWN_LABEL.
+    Of a person of whom nothing is known, and of the attributes named by `but`, the label is UNKNOWN_LABEL. Raises
+    DataError for an attribute or a word that the taxonomy lacks.
     """
+    _check_known(attributes)
     if not attributes:
         return [UNKNOWN_LABEL] * len(ATTRIBUTES)
     return [
@@ -82,13 +84,17 @@ def describe_attributes(attributes: Mapping[str, str], rng: np.random.Generator)
 
     Raises DataError for an attribute or a word that the taxonomy lacks.
     """
+    _check_known(attributes)
+    who = {"man": "he", "woman": "she"}.get(attributes.get("gender", ""), "the person")
+    sentences = [_body(attributes, rng), _clothes(attributes, who, rng), _things(attributes, who, rng)]
+    return " ".join(_sentence(text) for text in sentences if text)
+
+
+def _check_known(attributes: Mapping[str, str]) -> None:
     for name, word in attributes.items():
         if word not in ATTRIBUTES.get(name, ()):
             known = ", ".join(ATTRIBUTES.get(name, ())) or "no attribute of this name"
             raise DataError(f"attribute {name!r} is {word!r}; the taxonomy has: {known}")
-    who = {"man": "he", "woman": "she"}.get(attributes.get("gender", ""), "the person")
-    sentences = [_body(attributes, rng), _clothes(attributes, who, rng), _things(attributes, who, rng)]
-    return " ".join(_sentence(text) for text in sentences if text)
 
 
 def _body(a: Mapping[str, str], rng: np.random.Generator) -> str:

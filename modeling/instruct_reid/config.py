@@ -50,7 +50,7 @@ class ImageConfig(_Frozen):
     Random weights learn many times faster with them: at the start [CLS] knows next to nothing of colours and places."""
     stem: tuple[int, ...] = ()
     """Channels of a convolution and of the residual blocks after it, in place of the linear patches: the hybrid of the
-    first ViT paper. Each halves the picture where the number of channels changes. Random weights learn several times
+    first ViT paper. Each halves the picture where the number of channels changes. Random weights learn
     faster with them; empty for published ViT weights."""
     layer_norm_eps: float = 1e-6
     mean: Rgb = IMAGENET_MEAN

@@ -18,7 +18,7 @@ from modeling.ps_reid.segmenter import Segmenter
 from modeling.types import PairDecision, TargetInput
 from tests.workflows import small_archive as small
 from tests.workflows import small_benchmark as bench
-from workflows.evaluate import steps
+from workflows.evaluate import calibration, steps
 from workflows.evaluate.benchmark import open_benchmark
 from workflows.evaluate.config import EvaluateConfig
 from workflows.evaluate.step import run_evaluate
@@ -259,7 +259,26 @@ def test_modalities_are_asked_in_one_pass(tmp_path: Path, model: str) -> None:
     assert record["image"]["Large"]["best_threshold"] != record["both"]["Large"]["best_threshold"]
 
 
-def test_a_calibrated_model_has_its_best_threshold_at_0(tmp_path: Path, model: str) -> None:
+def test_a_calibrated_model_that_was_killed_half_way_is_written_again(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "calibrated"
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(calibration.json, "loads", killed)
+        calibration.write_calibrated(model, 1.5, str(out))
+    assert not out.exists()
+    calibration.write_calibrated(model, 1.5, str(out))
+    assert load_model(str(out)).config.score_bias == 1.5
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["calibrated"]
+
+
+def test_a_calibrated_model_has_its_best_threshold_at_0(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "calibrated"
     asked = {"gallery": ("Large",), "calibrated": str(out)}
     summary = evaluate(tmp_path, model, **asked)
@@ -272,8 +291,13 @@ def test_a_calibrated_model_has_its_best_threshold_at_0(tmp_path: Path, model: s
     assert after["Large"]["best_threshold"]["threshold"] == pytest.approx(0, abs=2e-3)
     assert after["Large"]["giou"] == pytest.approx(best["giou"], abs=1e-3)
     assert after["Large"]["mAP"] == pytest.approx(before["Large"]["mAP"])
-    with pytest.raises(ConfigError, match="not empty"):
-        evaluate(tmp_path, model, **asked)
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="not empty"):
+        patched.setattr(Judge, "load", lambda *_, **__: pytest.fail("refused after judging only"))
+        evaluate(tmp_path / "third", model, **asked)
+    with pytest.raises(ConfigError, match="not a local folder"):
+        evaluate(tmp_path, model, gallery=("Large",), calibrated="s3://models/tiny")
+    with pytest.raises(ValidationError, match="not for a table"):
+        evaluate(tmp_path, model, gallery=("Large",), calibrated=str(out), table=4)
     with pytest.raises(ValidationError, match="one --gallery"):
         evaluate(tmp_path, model, calibrated=str(out))
 

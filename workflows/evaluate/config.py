@@ -39,7 +39,7 @@ class EvaluateConfig(StepConfig):
     """Scores above it are a match; a score is logit[SEG] - logit[REJ]."""
 
     calibrated: str | None = None
-    """Folder for a copy of the model whose scores are shifted so that 0 gives the best gIoU in the gallery."""
+    """Local folder for a copy of the model whose scores are shifted so that 0 gives the best gIoU in the gallery."""
 
     rule: Rule = Rule.PSREID
     """Which pairs count for gIoU and cIoU: `psreid` those with the person or accepted, `gres` every pair."""
@@ -93,6 +93,8 @@ class EvaluateConfig(StepConfig):
             raise ValueError("`run` runs the variants of a table; give --table 2, 3, 4 or 5")
         if self.table is None and len(self.models) > 1:
             raise ValueError(f"one model is measured at a time, got {', '.join(self.models)}; several are for --table")
+        if self.calibrated is not None and self.table is not None:
+            raise ValueError("`calibrated` is for the evaluation of one model, not for a table")
         if self.calibrated is not None and (self.ranking, len(self.gallery), len(self.modality)) != ("judge", 1, 1):
             raise ValueError("`calibrated` needs the judge, one --gallery and one --modality to set the scores by")
         if len(set(self.modality)) < len(self.modality):

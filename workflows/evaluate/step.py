@@ -10,7 +10,7 @@ import numpy as np
 
 from modeling.errors import DataError
 from workflows.evaluate.benchmark import open_benchmark
-from workflows.evaluate.calibration import write_calibrated
+from workflows.evaluate.calibration import new_folder, write_calibrated
 from workflows.evaluate.config import EvaluateConfig
 from workflows.evaluate.measure import Key, Measurement, measure
 from workflows.evaluate.outcomes import Outcome, QueryPairs, outcomes_table, read_pairs
@@ -32,6 +32,8 @@ def run_evaluate(config: EvaluateConfig, progress: Progress) -> Summary:
         from workflows.evaluate.table import run_table
 
         return run_table(config, progress)
+    if config.calibrated is not None:
+        new_folder(config.calibrated)  # refused now, not after the judging
     measurement = measure(open_evaluation(config, progress))
     record = record_of(measurement)
     write_results(measurement, record)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from modeling.errors import DataError
 from modeling.instruct_reid.attributes import ATTRIBUTES, LABEL_COUNTS, UNKNOWN_LABEL, attribute_labels
 from modeling.instruct_reid.losses import (
     IdentityClassifier,
@@ -108,6 +109,8 @@ def test_attributes_are_named_one_by_one_and_unknown_ones_not_at_all() -> None:
     assert len(costs) == 2 * len(ATTRIBUTES) - 1
     assert attribute_loss(logits, labels).item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
     assert attribute_loss(logits[:1], labels[1:2]).item() == 0
+    with pytest.raises(DataError, match=r"hat.*crown.*the taxonomy has: cap"):
+        attribute_labels({"hat": "crown"})
 
 
 def test_hardest_strangers() -> None:
