@@ -52,6 +52,13 @@ COLOURED = frozenset(name for name in ATTRIBUTES if name.endswith((" colour", " 
 LABEL_COUNTS = tuple(1 + len(words) for words in ATTRIBUTES.values())
 """Labels of each attribute: 0 where it does not apply (no hat), then its words."""
 UNKNOWN_LABEL = -1
+MENTIONED = (0.3, 0.9)
+"""Shares of the attributes that a description in part mentions."""
+
+_CARRIER = {
+    "upper colour": "upper garment", "pattern": "upper garment", "pattern tone": "pattern",
+    "fastening": "upper garment", "lower colour": "lower garment", "hat tone": "hat", "bag tone": "bag",
+}  # fmt: skip
 
 _TONES_OF: dict[str, tuple[str, ...]] = {
     "dark": ("black", "navy", "brown", "maroon", "olive"),
@@ -90,6 +97,14 @@ def describe_attributes(attributes: Mapping[str, str], rng: np.random.Generator)
     return " ".join(_sentence(text) for text in sentences if text)
 
 
+def some_attributes(attributes: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
+    """A part of the attributes, as people mention it: a colour or a pattern only with the thing that has it."""
+    share = rng.uniform(*MENTIONED)
+    kept = {name for name in attributes if rng.random() < share}
+    some = {name: word for name, word in attributes.items() if name in kept and _CARRIER.get(name, name) in kept}
+    return some or dict(attributes)
+
+
 def _check_known(attributes: Mapping[str, str]) -> None:
     for name, word in attributes.items():
         if word not in ATTRIBUTES.get(name, ()):
@@ -116,7 +131,7 @@ def _hair(a: Mapping[str, str]) -> str:
         return "no hair"
     if style in ("ponytail", "bun"):
         return f"{colour} hair in a {style}".strip()
-    return f"{style or ''} {colour} hair".strip() if style or colour else ""
+    return " ".join(word for word in (style, colour, "hair") if word) if style or colour else ""
 
 
 def _clothes(a: Mapping[str, str], who: str, rng: np.random.Generator) -> str:

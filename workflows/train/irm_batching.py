@@ -6,7 +6,7 @@ Shapes: B samples; H W pixels of the model's pictures.
 import numpy as np
 import torch
 
-from modeling.instruct_reid.attributes import CLOTHING, COLOURED, attribute_labels, describe_attributes
+from modeling.instruct_reid.attributes import CLOTHING, COLOURED, attribute_labels, describe_attributes, some_attributes
 from modeling.instruct_reid.instructions import Instruction, draw_sentence
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.objective import IrmBatch
@@ -17,6 +17,9 @@ from workflows.train.samples import CROP_MARGIN
 
 INSIDE = CROP_MARGIN / (1 + 2 * CROP_MARGIN)
 """Where the box begins in a stored crop, as a share of its sides."""
+
+SEEN_SHARE, PARTIAL_SHARE = 0.2, 0.3
+"""Descriptions of LI that are the picture's own text, and those that leave some of the attributes out."""
 
 
 class ReidBatcher:
@@ -73,9 +76,16 @@ class ReidBatcher:
         if draw.task == "T2I":
             return Instruction(text=samples.texts[wanted])
         if draw.task == "LI":
-            known = samples.attributes.get(clothes)
-            return Instruction(text=describe_attributes(known, rng) if known else samples.texts[wanted])
+            return Instruction(text=self._description(wanted, rng))
         return draw_sentence(draw.task, rng)
+
+    def _description(self, row: int, rng: np.random.Generator) -> str:
+        """All attributes of the wearer, or some of them, or what was written of the picture: as people describe."""
+        seen, known = self._samples.texts[row], self._samples.attributes.get(int(self._samples.clothes[row]))
+        kind = rng.random()
+        if not known or (seen and kind < SEEN_SHARE):
+            return seen
+        return describe_attributes(some_attributes(known, rng) if kind > 1 - PARTIAL_SHARE else known, rng)
 
     def _pixels(self, draw: TaskDraw, generator: torch.Generator) -> torch.Tensor:
         crops = torch.from_numpy(self._samples.crops[draw.rows]).permute(0, 3, 1, 2).float() / 255
