@@ -113,7 +113,7 @@ def asked_of(query: QueryInput) -> tuple[ImageHWC | None, Instruction]:
     if query.task is None:
         if query.clothes is not None:
             return image, Instruction(image=query.clothes)
-        return image, Instruction(text=words) if words else fixed_sentence("Trad")
+        return image, described(words)
     task = named_task(query.task)
     if task == "T2I":
         return None, Instruction(text=_given(words, query, task, "a text that describes the person"))
@@ -124,6 +124,11 @@ def asked_of(query: QueryInput) -> tuple[ImageHWC | None, Instruction]:
         _given(query.clothes is not None, query, task, "a picture of the clothes (instruction_image, or --clothes)")
         return image, Instruction(image=query.clothes)
     return image, Instruction(text=query.instruction) if query.instruction else fixed_sentence(task)
+
+
+def described(text: str | None) -> Instruction:
+    """What a query without a task asks: its description, or the person as the picture shows it."""
+    return Instruction(text=text) if text else fixed_sentence("Trad")
 
 
 def _given(value: T, query: QueryInput, task: Task, what: str) -> T:

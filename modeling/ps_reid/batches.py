@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from modeling.backbones.clip import VisionEncoder
+from modeling.instruct_reid.instructions import asked_of
 from modeling.ps_reid.config import PsReidConfig
+from modeling.ps_reid.grounding import Metric
+from modeling.ps_reid.instruct_metric import Asked, InstructMetric
 from modeling.ps_reid.prompt import PromptTemplate
 from modeling.regions import crop
 from modeling.types import ImageHWC, QueryInput, TargetInput
@@ -25,10 +28,12 @@ class QueryBatch:
     pixels_Q3HW: Tensor
     has_image_Q: Tensor
     text_ids: Sequence[Tensor]
+    asked_Q: Sequence[Asked] = ()
+    """What each asks of an instruct-ReID metric, where the model has one."""
 
     def to(self, device: torch.device) -> "QueryBatch":
         ids = [t.to(device) for t in self.text_ids]
-        return QueryBatch(self.pixels_Q3HW.to(device), self.has_image_Q.to(device), ids)
+        return QueryBatch(self.pixels_Q3HW.to(device), self.has_image_Q.to(device), ids, self.asked_Q)
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,34 @@ class TargetBatch:
 class Processor:
     """Pictures, boxes and texts to batches, by the sizes of one model's config."""
 
-    def __init__(self, config: PsReidConfig, vision: VisionEncoder, template: PromptTemplate) -> None:
+    def __init__(
+        self,
+        config: PsReidConfig,
+        vision: VisionEncoder,
+        template: PromptTemplate,
+        metric: Metric | InstructMetric,
+    ) -> None:
+        """`metric`: the model's; queries are made ready for it too where it is an instruct-ReID model."""
         self._config = config
+        self._metric = metric
         self._vision = vision
         self._template = template
 
     def queries(self, queries: Sequence[QueryInput]) -> QueryBatch:
+        """Raises DataError when a query's task needs what it lacks, if the metric knows tasks."""
         pixels = self.crops([q.image for q in queries if q.image is not None])
         has_image = torch.tensor([q.image is not None for q in queries])
         height, width = self._config.vision.query_height_px, self._config.vision.query_width_px
         all_pixels = torch.zeros(len(queries), 3, height, width)
         all_pixels[has_image] = pixels
-        return QueryBatch(all_pixels, has_image, [self._template.text_ids(q.text) for q in queries])
+        text_ids = [self._template.text_ids(q.text) for q in queries]
+        return QueryBatch(all_pixels, has_image, text_ids, self._asked(queries))
+
+    def _asked(self, queries: Sequence[QueryInput]) -> list[Asked]:
+        if not isinstance(self._metric, InstructMetric):
+            return []
+        parts = [asked_of(query) for query in queries]
+        return [Asked(image is not None, instruction) for image, instruction in parts]
 
     def crops(self, crops: Sequence[ImageHWC]) -> Tensor:
         """(B, 3, H, W) pixels of person crops at the size of a query picture."""

@@ -9,7 +9,9 @@ from modeling.backbones.clip import VisionEncoder, load_clip
 from modeling.backbones.llama import load_llama
 from modeling.backbones.sam import build_sam, load_sam
 from modeling.errors import ConfigError
+from modeling.instruct_reid.checkpoint import load_irm
 from modeling.ps_reid.config import PRESETS, LanguageConfig, PsReidConfig, SegmentationConfig, VisionConfig
+from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.prompt import PromptTemplate
 from modeling.ps_reid.segmentation import SegmentationModule
@@ -37,12 +39,14 @@ def build_model(
     missing or does not fit, ConfigError when the parts contradict each other.
     """
     language, own_tokenizer = _build_language(config.language, tokenizer, dtype)
+    vision = _build_vision(config.vision, dtype)
     model = PsReid(
         config,
-        vision=_build_vision(config.vision, dtype),
+        vision=vision,
         language=with_lora(language, config.language),
         template=PromptTemplate.build(own_tokenizer, config.prompt),
         segmentation=build_segmentation(config.segmentation, segmentation_dtype or dtype),
+        metric=_build_metric(config, vision),
     )
     model.control.start_from(language.get_input_embeddings().weight, language.get_output_embeddings().weight)
     return model.eval()
@@ -52,6 +56,23 @@ def _build_vision(config: VisionConfig, dtype: torch.dtype) -> VisionEncoder:
     if config.source is None:
         return VisionEncoder.build(config.tower).to(dtype)
     return load_clip(config.source, feature_layer=config.tower.feature_layer, dtype=dtype)
+
+
+def _build_metric(config: PsReidConfig, vision: VisionEncoder) -> InstructMetric | None:
+    return load_metric(config.metric_source, vision) if config.metric_source else None
+
+
+def load_metric(source: str, vision: VisionEncoder) -> InstructMetric:
+    """An instruct-ReID model as the metric of a PS-ReID with this vision encoder. Raises WeightsError as `load_irm`."""
+    pixels = vision.config
+    return InstructMetric(load_irm(source), source=source, mean=pixels.image_mean, std=pixels.image_std)
+
+
+def with_metric(model: PsReid, source: str) -> PsReid:
+    """The model with an instruct-ReID metric in place of its own; what reads the metric has to be trained anew."""
+    model.metric = load_metric(source, model.vision).to(model.device)
+    model.config = model.config.model_copy(update={"metric_source": source})
+    return model
 
 
 def build_segmentation(config: SegmentationConfig, dtype: torch.dtype = torch.float32) -> SegmentationModule:

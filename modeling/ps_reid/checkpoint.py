@@ -3,11 +3,13 @@
 config.json           PsReidConfig
 psreid.safetensors    adapters, control tokens, metric, grounding, prompt head, and SAM's trained mask decoder
 lora/                 the peft adapter
+metric/               the instruct-ReID model whose features are the metric, unless it is one of the shipped weights
 clip/ llama/          Hugging Face folders, only for parts that the config does not take from a published source
 sam.safetensors       likewise
 """
 
 import json
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from modeling.backbones.sam import save_sam
 from modeling.errors import WeightsError
 from modeling.ps_reid.build import build_model, build_segmentation, lora_config
 from modeling.ps_reid.config import CONFIG_VERSION, PsReidConfig
-from modeling.ps_reid.folder import CONFIG_FILE, model_family, model_folder
+from modeling.ps_reid.folder import CONFIG_FILE, METRIC_FOLDER, is_shipped, metric_of, model_family, model_folder
+from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.segmentation import SegmentationModule
 
@@ -42,11 +45,19 @@ def save_model(model: PsReid, folder: Path, *, dtype: torch.dtype = torch.float3
     if config.segmentation.source is None:
         assert config.segmentation.sam is not None
         save_sam(deepcopy(model.segmentation.sam).to(dtype), config.segmentation.sam, folder / "sam.safetensors")
+    if isinstance(model.metric, InstructMetric) and not is_shipped(model.metric.source):
+        _copy_folder(model_folder(model.metric.source), folder / METRIC_FOLDER)
     lora_config(config.language).save_pretrained(str(folder / "lora"))
     lora = get_peft_model_state_dict(model.language)
     save_file(_stored(lora, dtype), folder / "lora" / _LORA_FILE)
     save_file(_stored(_own_state(model), dtype), folder / _PARTS_FILE)
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """As it is, so that its identity stays the same; nothing to do for a model saved again where it lies."""
+    if source.resolve() != target.resolve():
+        shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def load_model(model: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PsReid:
@@ -130,6 +141,7 @@ def _with_local_sources(config: PsReidConfig, folder: Path) -> PsReidConfig:
         return {part: section if section.source else section.model_copy(update={"source": str(folder / name)})}
 
     update = located("vision", "clip") | located("language", "llama") | located("segmentation", "sam.safetensors")
+    update["metric_source"] = metric_of(folder, config.metric_source)
     return config.model_copy(update=update)
 
 

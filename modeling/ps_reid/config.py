@@ -88,6 +88,9 @@ class PsReidConfig(_Frozen):
     """Whether query and close-ups share a metric that helps the decision and places the box (ours)."""
     metric_dim: int = 256
     """Width of the person embedding used by recall and by the grounding."""
+    metric_source: str | None = None
+    """An instruct-ReID model (shipped weights by name, or a folder) whose features are the metric, in place of one of
+    `metric_dim` that is learned along: then recall and judgment compare the same features."""
     metric_weight: float = Field(default=1.0, gt=0)
     """How much the metric counts against what the language model says, in the choice of a person and in the score;
     above 1 for pictures unlike those of the training, where the metric carries over better."""

@@ -8,6 +8,7 @@ from modeling.errors import WeightsError
 
 SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 CONFIG_FILE = "config.json"
+METRIC_FOLDER = "metric"
 
 
 def model_folder(model: str) -> Path:
@@ -27,11 +28,7 @@ def model_folder(model: str) -> Path:
 
 def model_family(folder: Path) -> str | None:
     """What kind of model a folder holds ("instruct_reid", ...), from its config.json; None where that does not say."""
-    try:
-        family = json.loads((folder / CONFIG_FILE).read_text()).get("family")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return family if isinstance(family, str) else None
+    return _config_value(folder, "family")
 
 
 def model_identity(model: str) -> str:
@@ -40,4 +37,31 @@ def model_identity(model: str) -> str:
     for file in sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".model"}):
         digest.update(str(file.relative_to(folder)).encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
+    if (metric := metric_model(model)) is not None and is_shipped(metric):  # else it lies inside the folder
+        digest.update(model_identity(metric).encode())
     return digest.hexdigest()[:16]
+
+
+def is_shipped(model: str) -> bool:
+    """Whether the name is one of the shipped weights."""
+    return Path(model).name == model and (SHIPPED_FOLDER / model / CONFIG_FILE).is_file()
+
+
+def metric_model(model: str) -> str | None:
+    """The instruct-ReID model, by name or folder, whose features are a saved PS-ReID's metric; None: it has its own."""
+    folder = model_folder(model)
+    source = _config_value(folder, "metric_source")
+    return None if source is None else metric_of(folder, source)
+
+
+def metric_of(folder: Path, source: str | None) -> str | None:
+    """Where the metric named `source` lies for a model saved in `folder`, which holds a copy of one not shipped."""
+    return str(folder / METRIC_FOLDER) if (folder / METRIC_FOLDER / CONFIG_FILE).is_file() else source
+
+
+def _config_value(folder: Path, name: str) -> str | None:
+    try:
+        value = json.loads((folder / CONFIG_FILE).read_text()).get(name)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return value if isinstance(value, str) else None

@@ -31,6 +31,11 @@ class Metric(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
     @property
+    def dim(self) -> int:
+        """M."""
+        return self.person.out_features
+
+    @property
     def scale(self) -> Tensor:
         """What cosines are multiplied with to become logits (a learned inverse temperature, at most 100)."""
         return self.log_scale.exp().clamp(max=100.0)

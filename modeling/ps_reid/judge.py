@@ -61,7 +61,7 @@ class Judge:
         self.attention: Attention = attention or model.config.attention
         self.threshold = threshold
         self._dtype = DTYPES[dtype]
-        self._processor = Processor(model.config, model.vision, model.template)
+        self._processor = Processor(model.config, model.vision, model.template, model.metric)
         self._banks: OrderedDict[tuple[int, ...], tuple[list[EncodedQuery], EncodedQueries]] = OrderedDict()
 
     @classmethod

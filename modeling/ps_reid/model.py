@@ -21,6 +21,7 @@ from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.config import PsReidConfig
 from modeling.ps_reid.control_tokens import QRY, REJ, SEG, ControlTokens
 from modeling.ps_reid.grounding import Candidates, Grounding, Metric
+from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.prompt import PromptTemplate, pad_rows
 from modeling.ps_reid.segmentation import BoxHead, MaskPromptHead, SegmentationModule
 
@@ -96,7 +97,9 @@ class PsReid(nn.Module):
         language: LlamaForCausalLM,
         template: PromptTemplate,
         segmentation: SegmentationModule,
+        metric: InstructMetric | None = None,
     ) -> None:
+        """`metric`: the one that `config.metric_source` names; without it the model gets one of its own."""
         super().__init__()
         self.config, self.template = config, template
         self.recompute_activations = False
@@ -106,7 +109,7 @@ class PsReid(nn.Module):
         self.target_adapter = RoleAdapter(width, config.adapter_hidden, dim)
         self.place = PlaceEmbedding(dim)
         self.control = ControlTokens(dim)
-        self.metric = Metric(width, dim, config.metric_dim)
+        self.metric: Metric | InstructMetric = metric or Metric(width, dim, config.metric_dim)
         self.hint = nn.Linear(dim, dim, bias=False) if config.has_grounding else None
         self.grounding = Grounding(dim, metric_weight=config.metric_weight) if config.has_grounding else None
         self.box_head = None if config.has_grounding else BoxHead(dim)
@@ -129,8 +132,7 @@ class PsReid(nn.Module):
             self.language.model, embeds_QTD, valid_QT, positions, recompute=self.recompute_activations
         )
         qry_QD = hidden[torch.arange(len(hidden), device=self.device), valid_QT.sum(1) - 1]
-        metric = self.metric.embed_query(qry_QD, features_QVW, batch.has_image_Q, self.query_grid)
-        return EncodedQueries(kv, qry_QD, hint_QD, metric)
+        return EncodedQueries(kv, qry_QD, hint_QD, self.embed_queries(qry_QD, features_QVW, batch))
 
     def query_features(self, batch: QueryBatch) -> Tensor:
         """(Q, V, W) visual tokens of the query pictures; zeros, at no cost, for queries without one."""
@@ -165,7 +167,7 @@ class PsReid(nn.Module):
         embeds = self.target_adapter(scene) + self.place(cells_S4)
         cells_NS4 = scene_guess(cells_S4, self.scene_grid).expand(num_targets, -1, -1)
         if not self.config.close_ups or not len(batch.owner_C):
-            empty = scene.new_zeros(num_targets, 0, self.config.metric_dim, dtype=torch.float32)
+            empty = scene.new_zeros(num_targets, 0, self.metric.dim, dtype=torch.float32)
             return TargetTokens(embeds, embeds.new_ones(embeds.shape[:2], dtype=torch.bool), cells_NS4, empty)
         features = self.vision(batch.close_ups_C3HW)
         slots_C = _slots(batch.owner_C)
@@ -181,7 +183,7 @@ class PsReid(nn.Module):
             embeds_NTD=torch.cat([embeds, close_ups.flatten(1, 2)], dim=1),
             valid_NT=torch.cat([valid.new_ones(embeds.shape[:2]), valid], dim=1),
             boxes_NK4=torch.cat([spread(batch.boxes_C4), cells_NS4], dim=1),
-            close_ups_NCM=spread(self.metric.embed_person(features, self.query_grid)),
+            close_ups_NCM=spread(self._embed_seen(batch.close_ups_C3HW, features)),
         )
 
     def encode_targets(self, tokens: TargetTokens) -> EncodedTargets:
@@ -272,7 +274,21 @@ class PsReid(nn.Module):
 
     def embed_persons(self, pixels_B3HW: Tensor) -> Tensor:
         """(B, M) unit vectors of person crops: the recall stage's gallery side."""
+        if isinstance(self.metric, InstructMetric):
+            return self.metric.embed_persons(pixels_B3HW)
         return self.metric.embed_person(self.vision(pixels_B3HW), self.query_grid)
+
+    def embed_queries(self, qry_QD: Tensor, features_QVW: Tensor, batch: QueryBatch) -> Tensor:
+        """(Q, M) unit vectors of queries, from their [QRY] states and visual tokens, or as an instruct-ReID model."""
+        if isinstance(self.metric, Metric):
+            return self.metric.embed_query(qry_QD, features_QVW, batch.has_image_Q, self.query_grid)
+        return self.metric.embed_queries(batch.pixels_Q3HW, batch.asked_Q)
+
+    def _embed_seen(self, pixels_B3HW: Tensor, features_BVW: Tensor) -> Tensor:
+        """`embed_persons` of crops whose visual tokens are there already."""
+        if isinstance(self.metric, InstructMetric):
+            return self.metric.embed_persons(pixels_B3HW)
+        return self.metric.embed_person(features_BVW, self.query_grid)
 
     def scene_cells(self) -> Tensor:
         """(S, 4) boxes of the scene tokens."""

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modeling.instruct_reid.checkpoint import load_irm
+from modeling.instruct_reid.encoder import IrmEncoder
 from modeling.ps_reid.batches import Processor
 from modeling.ps_reid.checkpoint import load_model
-from modeling.ps_reid.folder import model_identity
+from modeling.ps_reid.folder import metric_model, model_identity
 from modeling.ps_reid.model import PsReid
 from modeling.types import ImageHWC, QueryInput
 
@@ -46,7 +48,7 @@ class PsReidPersonEncoder:
         self.identity = identity
         self.dim = model.config.metric_dim
         self._model = model
-        self._processor = Processor(model.config, model.vision, model.template)
+        self._processor = Processor(model.config, model.vision, model.template, model.metric)
 
     def embed_persons(self, crops: Sequence[ImageHWC]) -> NDArray[np.float32]:
         """(N, dim) unit vectors of person crops; (0, dim) for none."""
@@ -71,5 +73,7 @@ class PsReidPersonEncoder:
 
 
 def load_person_encoder(model: str, *, device: str = "cpu") -> PersonEncoder:
-    """The person encoder of a saved model, or of the shipped weights of that name."""
+    """The person encoder of a saved model, or of the shipped weights of that name: its instruct-ReID metric, if any."""
+    if (metric := metric_model(model)) is not None:
+        return IrmEncoder(load_irm(metric, device=device), identity=model_identity(model))
     return PsReidPersonEncoder(load_model(model, device=device), identity=model_identity(model))

@@ -74,7 +74,7 @@ class PlainJudge:
         self.attention: Attention = attention or model.config.attention
         self.threshold = threshold
         self._pairs_per_batch = pairs_per_batch
-        self._processor = Processor(model.config, model.vision, model.template)
+        self._processor = Processor(model.config, model.vision, model.template, model.metric)
 
     def judge(
         self, queries: Mapping[str, QueryInput], targets: Sequence[TargetInput], pairs: Sequence[tuple[str, int]]
@@ -119,7 +119,7 @@ class PlainJudge:
             sequences.append(PairSequence(torch.cat([query_qD, target_tD, question_kD]), len(query_qD), len(target_tD)))
         hidden = self._run(sequences)
         qry_BD = torch.stack([states[s.num_query - 1] for states, s in zip(hidden, sequences, strict=True)])
-        metric_BM = model.metric.embed_query(qry_BD, features_BVW, queries.has_image_Q, model.query_grid)
+        metric_BM = model.embed_queries(qry_BD, features_BVW, queries)
         return [
             self._read_out(states, sequence.spans[1], metric_BM[i : i + 1], _row(tokens, i), sizes[i])
             for i, (states, sequence) in enumerate(zip(hidden, sequences, strict=True))
@@ -180,6 +180,7 @@ def _join_queries(batches: Sequence[QueryBatch]) -> QueryBatch:
         torch.cat([b.pixels_Q3HW for b in batches]),
         torch.cat([b.has_image_Q for b in batches]),
         [ids for b in batches for ids in b.text_ids],
+        [asked for b in batches for asked in b.asked_Q],
     )
 
 

@@ -62,7 +62,7 @@ class TokenPrices:
 
 def count_tokens(model: PsReid, queries: dict[str, QueryInput], targets: list[TargetInput]) -> TokenCounts:
     """The mean token counts of these queries and targets."""
-    processor = Processor(model.config, model.vision, model.template)
+    processor = Processor(model.config, model.vision, model.template, model.metric)
     batch = processor.queries(list(queries.values()))
     per_picture = model.query_grid[0] * model.query_grid[1]
     scene = model.scene_grid[0] * model.scene_grid[1]

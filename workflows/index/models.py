@@ -24,11 +24,18 @@ def identity_of_model(model: str) -> str:
     return model_identity(local_model(model))
 
 
-def knows_tasks(model: str) -> bool:
-    """Whether a model is instruct-ReID (IRM or IRM++), whose queries carry instructions."""
+def is_instruct_reid(model: str) -> bool:
+    """Whether a model is instruct-ReID (IRM or IRM++), which judges no pairs."""
     from modeling.ps_reid.folder import model_family, model_folder
 
     return model_family(model_folder(local_model(model))) == "instruct_reid"
+
+
+def knows_tasks(model: str) -> bool:
+    """Whether queries to a model's person encoder carry instructions: it is instruct-ReID, or measures by such one."""
+    from modeling.ps_reid.folder import metric_model
+
+    return is_instruct_reid(model) or metric_model(local_model(model)) is not None
 
 
 def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
@@ -36,7 +43,7 @@ def load_person_encoder(model: str, *, device: str) -> "PersonEncoder":
     from modeling.ps_reid import person_encoder
 
     model = local_model(model)
-    if knows_tasks(model):
+    if is_instruct_reid(model):
         from modeling.instruct_reid.encoder import load_irm_encoder
 
         return load_irm_encoder(model, device=device)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from modeling.errors import ConfigError, DataError
 from workflows.index.inputs import StepInput, open_step
-from workflows.index.models import identity_of_model, knows_tasks
+from workflows.index.models import identity_of_model, is_instruct_reid, knows_tasks
 from workflows.index.step import index_shard_id
 from workflows.schema import index_schema, require_table
 from workflows.search.config import SearchConfig
@@ -61,7 +61,7 @@ def _indexed_frames(index: StepInput, frames: StepInput) -> StepInput:
 
 def check_judge(config: SearchConfig) -> None:
     """ConfigError when the model that is to judge and to draw masks is of another kind."""
-    if config.stop_after != "recall" and knows_tasks(config.model):
+    if config.stop_after != "recall" and is_instruct_reid(config.model):
         raise ConfigError(
             f"the model {config.model!r} is an instruct-ReID model, which makes an index but judges no pairs and draws "
             "no masks. Leave --model out, or give a PS-ReID model; who decides is set by --judge-by."

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.backbones.sam import SamPreprocess
+from modeling.instruct_reid.instructions import described
 from modeling.ps_reid.batches import QueryBatch, TargetBatch
+from modeling.ps_reid.instruct_metric import Asked
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import Truth
 from workflows.train.augment import degrade, erase, jitter_boxes, photometric, sample_windows
@@ -122,9 +124,14 @@ class Batcher:
         texts = [self._samples.texts[p] for p in persons]
         has_text = np.array([bool(t) for t in texts])
         has_image = torch.from_numpy((chosen != "text") | ~has_text)
-        ids = [self._template.text_ids(t if c != "image" else None) for t, c in zip(texts, chosen, strict=True)]
+        said = [text if modality != "image" else None for text, modality in zip(texts, chosen, strict=True)]
         pixels, _ = self._crops(persons, generator, jitter=0.08, strength=1.0, erased=0.25)
-        return QueryBatch(pixels * has_image[:, None, None, None], has_image, ids)
+        return QueryBatch(
+            pixels * has_image[:, None, None, None],
+            has_image,
+            [self._template.text_ids(text) for text in said],
+            [Asked(shown, described(text)) for text, shown in zip(said, has_image.tolist(), strict=True)],
+        )
 
     def _close_ups(self, persons: NDArray[np.int32], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return self._crops(persons, generator, jitter=0.1, strength=0.7, erased=0.12)

@@ -47,6 +47,8 @@ class FoundationConfig(StepConfig):
     """CPU threads of the computation."""
     start_from: str | None = None
     """A trained model of the same preset whose weights the run starts from; None starts from random ones."""
+    metric_source: str | None = None
+    """An instruct-ReID model (name or folder) that becomes the metric, as it is; every step then trains on pairs."""
 
 
 Part = Literal[

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 
 from modeling.errors import ConfigError
-from modeling.ps_reid.build import build_model
+from modeling.ps_reid.build import build_model, with_metric
 from modeling.ps_reid.checkpoint import load_model, save_model
 from modeling.ps_reid.config import PsReidConfig
+from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.losses import LossWeights
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import box_prompted_masks, crop_contrast, training_step
@@ -80,12 +81,13 @@ class FoundationRun:
         plan: FoundationPlan,
         *,
         start_from: str | None = None,
+        metric_source: str | None = None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder, self._plan, self._on_step = folder, plan, on_step
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(plan.seed)
-        self.model = self._initial_model(config, samples, start_from)
+        self.model = self._initial_model(config, samples, start_from, metric_source)
         self._optimizer = torch.optim.AdamW(
             _groups(self.model, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
         )
@@ -97,6 +99,7 @@ class FoundationRun:
             seed=plan.seed,
         )
         self._batcher = Batcher(samples, self.model, seed=plan.seed)
+        self._metric_is_fixed = isinstance(self.model.metric, InstructMetric)  # crops alone have nothing to teach it
         self._step = self._restore()
 
     def run(self) -> PsReid:
@@ -183,7 +186,7 @@ class FoundationRun:
 
     def _make(self, number: int) -> Batch:
         draw, plan = self._sampler.draw(number), self._plan
-        has_pairs = number >= plan.pairs_from_step and number % plan.pairs_every == 0
+        has_pairs = self._metric_is_fixed or (number >= plan.pairs_from_step and number % plan.pairs_every == 0)
         has_boxes = plan.only_boxes or number % plan.sam_every == 1
         if plan.only_boxes:
             return Batch(main=None, boxes=self._batcher.boxes(draw, number))
@@ -192,11 +195,14 @@ class FoundationRun:
             boxes=self._batcher.boxes(draw, number) if has_boxes else None,
         )
 
-    def _initial_model(self, config: PsReidConfig, samples: Samples, start_from: str | None) -> PsReid:
+    def _initial_model(
+        self, config: PsReidConfig, samples: Samples, start_from: str | None, metric_source: str | None
+    ) -> PsReid:
         """A run that continues takes its own tokenizer, whatever the samples are now."""
         if (self._folder / STATE_FILE).exists():
             return load_model(str(self._folder / "model"))
-        return load_model(local_model(start_from)) if start_from else _fresh_model(config, samples)
+        model = load_model(local_model(start_from)) if start_from else _fresh_model(config, samples)
+        return with_metric(model, local_model(metric_source)) if metric_source else model
 
     def _restore(self) -> int:
         file = self._folder / STATE_FILE

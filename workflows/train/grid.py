@@ -141,4 +141,5 @@ def _stack_queries(queries: list[QueryBatch]) -> QueryBatch:
         pixels_Q3HW=torch.cat([q.pixels_Q3HW for q in queries]),
         has_image_Q=torch.cat([q.has_image_Q for q in queries]),
         text_ids=[ids for q in queries for ids in q.text_ids],
+        asked_Q=[asked for q in queries for asked in q.asked_Q],
     )

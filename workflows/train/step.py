@@ -26,7 +26,7 @@ from workflows.train.samples import Samples, load_samples
 COLUMNS = ["camera_id", "image", "persons"]
 STEPS_SAMPLED = 6  # a round of all tasks; as many are run before, which find everything ready
 PARTS_SAMPLED = 4  # of each table
-RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from"}
+RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from", "metric_source"}
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,15 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
     plan = FoundationPlan(**config.model_dump(exclude=RUN_SETTINGS))
     out = Path(config.out).expanduser().resolve()
     progress.start("train", total=plan.steps, unit="step")
-    run = FoundationRun(out, model_config, samples, plan, start_from=config.start_from, on_step=progress.advance)
+    run = FoundationRun(
+        out,
+        model_config,
+        samples,
+        plan,
+        start_from=config.start_from,
+        metric_source=config.metric_source,
+        on_step=progress.advance,
+    )
     if config.sam_from:
         run.model.segmentation.load_state_dict(load_segmentation(local_model(config.sam_from)).state_dict())
     run.run()

@@ -28,7 +28,7 @@ NUM_QUERIES, NUM_TARGETS = 3, 4
 
 def batch_of(model: PsReid) -> tuple[QueryBatch, TargetBatch, Truth]:
     """Three queries on four frames. Query q is the first detected person of frame q % 2, else absent."""
-    processor = Processor(model.config, model.vision, model.template)
+    processor = Processor(model.config, model.vision, model.template, model.metric)
     targets = [ragged_targets()[i] for i in (0, 2, 1, 4)]
     target_batch = processor.targets(targets)
     is_positive = torch.zeros(NUM_TARGETS, NUM_QUERIES, dtype=torch.bool)
