@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.pt"
 FIGURES_FILE = "figures.jsonl"
+SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ class FoundationRun:
         for group in self._optimizer.param_groups:
             group["lr"] = self._plan.learning_rate * _schedule(number, self._plan)
         self._optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(self._plan.seed * SEED_STRIDE + number)  # dropout follows from the step too
         figures: dict[str, float] = {}
         if isinstance(batch.main, Pairs):
             figures |= self._pairs_backward(batch.main)

@@ -1,0 +1,97 @@
+"""The foundation's loop at small size: every task, a kill in the middle, and a metric that is given."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from modeling.errors import DataError
+from modeling.instruct_reid.checkpoint import save_irm
+from modeling.ps_reid.checkpoint import load_model
+from modeling.ps_reid.folder import METRIC_FOLDER, model_identity
+from tests.modeling.instruct_reid.small_irm import small_irm
+from tests.modeling.ps_reid.small_model import small_config
+from tests.workflows.synthetic_archive import make_archive
+from workflows.train.foundation import FIGURES_FILE, FoundationPlan, FoundationRun
+from workflows.train.samples import Samples, load_samples
+from workflows.train.step import _tables
+
+PLAN = FoundationPlan(
+    steps=6, identities_per_step=3, contrast_identities=6, pairs_every=2, sam_every=2, threads=1, log_every=1,
+    warmup_steps=2, learning_rate=1e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("archive")
+    make_archive(str(folder), identities=12, frames=60, density=3.0, split="all")
+    return str(folder / "tables/frames")
+
+
+@pytest.fixture(scope="module")
+def samples(frames: str) -> Samples:
+    return read(frames)
+
+
+def read(frames: str, identities: frozenset[str] | None = None) -> Samples:
+    config = small_config()
+    assert config.segmentation.sam is not None
+    scene = (config.vision.scene_height_px, config.vision.scene_width_px)
+    return load_samples(_tables([frames]), scene_hw=scene, sam=config.segmentation.sam, identities=identities)
+
+
+def figures(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / FIGURES_FILE).read_text().splitlines()]
+
+
+def test_a_killed_run_ends_as_one_that_was_not(samples: Samples, tmp_path: Path) -> None:
+    whole = FoundationRun(tmp_path / "whole", small_config(), samples, PLAN).run()
+
+    class Killed(Exception):
+        pass
+
+    steps: list[int] = []
+
+    def die() -> None:
+        steps.append(len(steps))
+        if len(steps) == 3:
+            run.save()
+            raise Killed
+
+    run = FoundationRun(tmp_path / "killed", small_config(), samples, PLAN, on_step=die)
+    with pytest.raises(Killed):
+        run.run()
+    resumed = FoundationRun(tmp_path / "killed", small_config(), samples, PLAN).run()
+    expected = whole.state_dict()
+    differing = {
+        name: float((tensor - expected[name]).abs().max())
+        for name, tensor in resumed.state_dict().items()
+        if not torch.equal(tensor, expected[name])
+    }
+    assert not differing
+    rows = figures(tmp_path / "killed")
+    assert rows[-1]["step"] == PLAN.steps
+    assert {"contrast", "sam", "wbce", "metric"} <= rows[-1].keys()
+
+
+def test_a_given_metric_stays_as_it_is_and_every_step_judges_pairs(samples: Samples, tmp_path: Path) -> None:
+    save_irm(small_irm(), tmp_path / "irm")
+    folder = tmp_path / "run"
+    FoundationRun(folder, small_config(), samples, PLAN, metric_source=str(tmp_path / "irm")).run()
+    rows = figures(folder)
+    assert all("reid" in row and "contrast" not in row for row in rows)
+    assert load_model(str(folder / "model")).metric.dim == small_irm().config.image.width
+    assert model_identity(str(folder / "model" / METRIC_FOLDER)) == model_identity(str(tmp_path / "irm"))
+
+
+def test_frames_without_identities_are_refused(frames: str) -> None:
+    with pytest.raises(DataError, match="no person with an identity"):
+        read(frames, identities=frozenset())
+
+
+def test_tables_of_several_archives_are_told_apart(frames: str) -> None:
+    tables = pa.concat_tables(_tables([frames, frames]))
+    assert set(tables["archive"].to_pylist()) == {0, 1}
