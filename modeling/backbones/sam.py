@@ -183,11 +183,13 @@ def load_sam(
     """A SAM and its numbers from SAM's published `.pth` (opened safely) or from a file of `save_sam`.
 
     Without `config`, the numbers come from the file's own note or else from the tensors' shapes; shapes cannot tell
-    the decoder's heads, which are then the published 8.
+    the decoder's heads, which are then the published 8. A `config` with another image size than the file's gets the
+    file's tables of positions interpolated to its own grid, as is usual before fine-tuning at another size.
     """
     file = resolve_checkpoint(path)
     state = read_state(file)
     config = config or _noted_config(file) or _infer_config(state, str(file))
+    state = _at_grid(state, config)
     sam = build_sam(config)
     load_checked(sam.to(dtype), state, source=str(file))
     return sam, config
@@ -214,6 +216,24 @@ def _build_image_encoder(config: SamConfig) -> ImageEncoderViT:
         window_size=config.window_size,
         out_chans=config.prompt_width,
     )
+
+
+def _at_grid(state: State, config: SamConfig) -> State:
+    """The state with its tables of absolute and, where attention is global, relative positions at the config's grid."""
+    found = dict(state)
+    absolute = state.get("image_encoder.pos_embed")
+    grid = config.grid_size
+    if absolute is None or absolute.dim() != 4 or absolute.shape[1] == grid:
+        return found
+    channels_first = absolute.float().permute(0, 3, 1, 2)
+    scaled = interpolate(channels_first, (grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    found["image_encoder.pos_embed"] = scaled.permute(0, 2, 3, 1).to(absolute.dtype)
+    for block in config.global_attention_blocks:
+        for name in (f"image_encoder.blocks.{block}.attn.rel_pos_{axis}" for axis in "hw"):
+            if name in state:
+                scaled = interpolate(state[name].float().t()[None], 2 * grid - 1, mode="linear", align_corners=False)
+                found[name] = scaled[0].t().to(state[name].dtype)
+    return found
 
 
 def _noted_config(file: Path) -> SamConfig | None:

@@ -125,6 +125,30 @@ def test_given_numbers_win(tmp_path: Path) -> None:
     assert found == config
 
 
+def test_another_image_size_gets_position_tables_of_its_grid(tmp_path: Path) -> None:
+    """A smooth table keeps its values where they were; all else, and the same size, is untouched."""
+    sam = make_sam()
+    ramp = torch.linspace(-1, 1, 8)[None, :, None, None].expand(1, 8, 8, 32)
+    sam.image_encoder.pos_embed.data.copy_(ramp)
+    sam.image_encoder.blocks[2].attn.rel_pos_h.data.copy_(torch.linspace(-1, 1, 15)[:, None].expand(15, 16))
+    save_sam(sam, TINY, tmp_path / "sam.safetensors")
+    same, _ = load_sam(str(tmp_path / "sam.safetensors"), config=TINY)
+    assert all(torch.equal(tensor, sam.state_dict()[name]) for name, tensor in same.state_dict().items())
+    larger, config = load_sam(str(tmp_path / "sam.safetensors"), config=replace(TINY, image_size=256))
+    assert config.grid_size == 16
+    state = larger.state_dict()
+    changed = {name for name, tensor in state.items() if tensor.shape != sam.state_dict()[name].shape}
+    blocks = [f"image_encoder.blocks.{block}.attn.rel_pos_{axis}" for block in (0, 2) for axis in "hw"]
+    assert changed == {"image_encoder.pos_embed", *blocks}
+    assert all(torch.equal(state[name], sam.state_dict()[name]) for name in set(state) - changed)
+    places = (torch.arange(16) + 0.5) / 2 - 0.5  # of the new rows among the old ones
+    expected = (places * 2 / 7 - 1)[2:-2]
+    torch.testing.assert_close(state["image_encoder.pos_embed"][0, 2:-2, 5, 3], expected, atol=0.02, rtol=0)
+    places = (torch.arange(31) + 0.5) * 15 / 31 - 0.5
+    expected = (places * 2 / 14 - 1)[2:-2]
+    torch.testing.assert_close(state[blocks[2]][2:-2, 7], expected, atol=0.02, rtol=0)
+
+
 def test_unfit_files_are_refused(tmp_path: Path) -> None:
     state = make_sam().state_dict()
     write_weights(tmp_path / "other.pth", {"weight": torch.ones(2, 2)})
@@ -135,7 +159,7 @@ def test_unfit_files_are_refused(tmp_path: Path) -> None:
         load_sam(str(tmp_path / "part.pth"))
     write_weights(tmp_path / "whole.pth", state)
     with pytest.raises(WeightsError, match="does not fit the model"):
-        load_sam(str(tmp_path / "whole.pth"), config=replace(TINY, image_size=256))
+        load_sam(str(tmp_path / "whole.pth"), config=replace(TINY, prompt_width=64))
     torch.save({**state, "hook": print}, tmp_path / "code.pth")
     with pytest.raises(WeightsError, match="refused"):
         load_sam(str(tmp_path / "code.pth"))
