@@ -85,7 +85,7 @@ def build_segmentation(config: SegmentationConfig, dtype: torch.dtype = torch.fl
         raise ConfigError(
             "segmentation needs either a source (a SAM checkpoint) or sam (its numbers); both are missing"
         )
-    return SegmentationModule(sam, prompts_box=config.prompts_box)
+    return SegmentationModule(sam, prompts_box=config.prompts_box, zoom=config.zoom)
 
 
 def _build_language(

@@ -1,8 +1,9 @@
 """The numbers of a PS-ReID model: one frozen config, saved beside the weights, and the presets.
 
 The paper's own sizes are the presets `7b` and `13b` (§V-A.3). `tiny` and `small` are the same code with small numbers
-plus two additions of ours that make up for a small vision encoder: close-ups of the detected persons beside the scene,
-and a metric shared by query and close-ups (`grounding.py`). Both are plain settings, off in the paper's presets.
+plus additions of ours that make up for small encoders: close-ups of the detected persons beside the scene, a metric
+shared by query and close-ups (`grounding.py`), and in `tiny` masks drawn in a window around the box (`windows.py`). All
+are plain settings, off in the paper's presets.
 """
 
 from typing import Literal
@@ -65,6 +66,9 @@ class SegmentationConfig(_Frozen):
     """SAM's numbers; a `source` brings its own."""
     prompts_box: bool = True
     """Whether the box read from the decision state joins the [SEG] prompt (ours; the paper prompts by [SEG] alone)."""
+    zoom: float | None = Field(default=None, gt=1.0)
+    """Side of the square window around the decision's box that SAM is shown, in the box's longer sides (ours); None
+    shows the whole frame, once for all pairs, as the paper does."""
 
 
 class PromptConfig(_Frozen):
@@ -118,7 +122,7 @@ def _tower(width: int, num_layers: int, num_heads: int) -> TowerConfig:
 
 def _tiny() -> PsReidConfig:
     sam = SamConfig(
-        image_size=320, patch_size=8, encoder_width=96, encoder_depth=4, encoder_num_heads=3,
+        image_size=160, patch_size=8, encoder_width=96, encoder_depth=4, encoder_num_heads=3,
         global_attention_blocks=(3,), window_size=10, prompt_width=96, decoder_num_heads=4, decoder_mlp_width=192,
         iou_head_width=96,
     )  # fmt: skip
@@ -127,7 +131,7 @@ def _tiny() -> PsReidConfig:
             tower=_tower(192, 6, 3), query_height_px=128, query_width_px=64, scene_height_px=144, scene_width_px=256
         ),
         language=LanguageConfig(hidden_size=192, num_layers=4, num_heads=3, mlp_size=512),
-        segmentation=SegmentationConfig(sam=sam),
+        segmentation=SegmentationConfig(sam=sam, zoom=1.5),
     )
 
 

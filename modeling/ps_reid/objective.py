@@ -3,11 +3,10 @@
 Every query of the batch is judged on every target, so B queries and B targets give B² supervised pairs (cheap in
 separated mode). Several processes may share the targets of a batch (`shares.py`).
 
-Shapes: Q queries, N targets, C close-ups of all targets together, A pairs whose mask is supervised, h w mask pixels, K
-candidates. Boxes are xyxy as shares of the frame's sides.
+Shapes: Q queries, N targets, C close-ups of all targets together, A pairs whose mask is supervised, F pictures that SAM
+sees for them (whole frames or windows), h w mask pixels, K candidates. Boxes are xyxy as shares of the frame's sides.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from modeling.ps_reid.control_tokens import REJ, SEG
 from modeling.ps_reid.losses import LossTerms, LossWeights
 from modeling.ps_reid.model import Decisions, EncodedQueries, PsReid, TargetTokens
 from modeling.ps_reid.shares import Shares, WholeBatch
+from modeling.ps_reid.windows import within
 
 GOOD_OVERLAP = 0.5
 """IoU from which a close-up counts as showing the queried person."""
@@ -37,13 +37,13 @@ class Truth:
     mask_pairs_A2: Tensor
     """(target, query) of the pairs whose mask is supervised; all are positive."""
     masks_Ahw: Tensor
-    """Their truth at SAM's low resolution, over the padded square."""
+    """Their truth at SAM's low resolution, over the whole square: the share of each pixel that is person."""
     sam_pixels_F3HW: Tensor
-    """SAM's input for the frames of those pairs."""
-    sam_frame_A: Tensor
-    """Which of those frames each pair belongs to."""
-    content_sizes: Sequence[tuple[int, int]]
-    """Of each of those frames: the height and width of SAM's square that are frame, in pixels."""
+    """SAM's input for those pairs."""
+    picture_A: Tensor
+    """Which of those pictures each pair belongs to."""
+    squares_A4: Tensor
+    """The part of the frame that the picture's square shows; beyond the frame it is padding."""
     is_supervised_A: Tensor | None = None
     """False for pairs that only keep this process in step with others that have a mask to learn; None: all count."""
 
@@ -162,22 +162,14 @@ def _mask_terms(
         return zero, zero
     rows, columns = truth.mask_pairs_A2.unbind(1)
     prompts_AE = model.mask_prompt(decisions.states_NQD[rows, columns])
-    boxes_A4 = decisions.boxes_NQ4[rows, columns].detach()
-    embeddings = model.segmentation.image_embeddings(truth.sam_pixels_F3HW)
-    logits, order = [], []
-    for frame in truth.sam_frame_A.unique().tolist():
-        chosen = (truth.sam_frame_A == frame).nonzero()[:, 0]
-        embedding = embeddings[frame : frame + 1]
-        logits.append(
-            model.segmentation.mask_logits(
-                embedding, prompts_AE[chosen], boxes_A4[chosen], truth.content_sizes[frame]
-            ).float()
-        )
-        order.append(chosen)
-    order_A, logits_Ahw = torch.cat(order), torch.cat(logits)
-    masks_Ahw = truth.masks_Ahw[order_A]
+    boxes_A4 = within(decisions.boxes_NQ4[rows, columns].detach().float(), truth.squares_A4)
+    if model.segmentation.zoom is not None:  # the window lies around the true box, not around this one
+        boxes_A4 = boxes_A4.clamp(0, 1)
+    embeddings = model.segmentation.image_embeddings(truth.sam_pixels_F3HW)[truth.picture_A]
+    logits_Ahw = model.segmentation.mask_logits(embeddings, prompts_AE, boxes_A4).float()
+    masks_Ahw = truth.masks_Ahw
     if truth.is_supervised_A is not None:
-        counts_A = truth.is_supervised_A[order_A]
+        counts_A = truth.is_supervised_A
         idle = logits_Ahw[~counts_A].sum() * 0.0
         logits_Ahw, masks_Ahw = logits_Ahw[counts_A], masks_Ahw[counts_A]
     else:
@@ -204,27 +196,20 @@ def crop_contrast(model: PsReid, queries: QueryBatch, crops_B3HW: Tensor, is_sam
 
 
 def box_prompted_masks(
-    model: PsReid,
-    pixels_F3HW: Tensor,
-    frame_A: Tensor,
-    boxes_A4: Tensor,
-    masks_Ahw: Tensor,
-    content_HW: tuple[int, int],
+    model: PsReid, pixels_F3HW: Tensor, picture_A: Tensor, boxes_A4: Tensor, masks_Ahw: Tensor
 ) -> Tensor:
-    """Foundation: SAM's own promptable segmentation, from boxes alone; BCE per pixel of the person, and Dice."""
+    """Foundation: SAM's own promptable segmentation, from boxes alone; BCE per pixel of the person, and Dice.
+
+    `boxes_A4` are shares of SAM's square.
+    """
     segmentation = model.segmentation
-    embeddings = segmentation.image_embeddings(pixels_F3HW)
+    embeddings = segmentation.image_embeddings(pixels_F3HW)[picture_A]
     empty = torch.zeros(len(boxes_A4), segmentation.prompt_dim, device=boxes_A4.device, dtype=embeddings.dtype)
-    total = embeddings.new_zeros((), dtype=torch.float32)
-    for frame in frame_A.unique().tolist():
-        chosen = frame_A == frame
-        logits = segmentation.mask_logits(embeddings[frame : frame + 1], empty[chosen], boxes_A4[chosen], content_HW)
-        share = chosen.float().mean()
-        truth = masks_Ahw[chosen].float()
-        per_pixel = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
-        bce = (per_pixel.flatten(1).sum(1) / (3 * truth.flatten(1).sum(1) + 1)).mean()
-        total = total + share * (bce + losses.dice_loss(logits.float(), truth))
-    return total
+    logits = segmentation.mask_logits(embeddings, empty, boxes_A4).float()
+    truth = masks_Ahw.float()
+    per_pixel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    bce = (per_pixel.flatten(1).sum(1) / (3 * truth.flatten(1).sum(1) + 1)).mean()
+    return bce + losses.dice_loss(logits, truth)
 
 
 def _iou(boxes: Tensor, other: Tensor) -> Tensor:

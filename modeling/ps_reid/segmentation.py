@@ -1,10 +1,9 @@
 """From a decision state to a mask: prompt projection (eq. 6), SAM's image encoder and mask decoder (eq. 7), box head.
 
-Shapes: P pairs of one frame, D width of the language model, E prompt width of SAM, h w SAM's low-resolution mask,
-H W the side of SAM's square input. Boxes are xyxy as shares of the frame's sides unless the name says pixels.
+Shapes: P pairs, D width of the language model, E prompt width of SAM, h w SAM's low-resolution mask, H W the side of
+SAM's square input, which shows a window of the frame or all of it (`windows.py`). Boxes are xyxy: the box head's as
+shares of the frame's sides, the decoder's as shares of the square.
 """
-
-from collections.abc import Sequence
 
 import torch
 from segment_anything.modeling import Sam
@@ -40,12 +39,13 @@ class BoxHead(nn.Module):
 
 
 class SegmentationModule(nn.Module):
-    """SAM as PS-ReID uses it: the image embedding once per frame, the decoder once per accepted pair."""
+    """SAM as PS-ReID uses it: the image embedding once per frame or window, the decoder once per accepted pair."""
 
-    def __init__(self, sam: Sam, *, prompts_box: bool) -> None:
+    def __init__(self, sam: Sam, *, prompts_box: bool, zoom: float | None = None) -> None:
         super().__init__()
         self.sam = sam
         self.prompts_box = prompts_box
+        self.zoom = zoom
 
     @property
     def prompt_dim(self) -> int:
@@ -62,14 +62,12 @@ class SegmentationModule(nn.Module):
         return self.sam.mask_decoder.iou_token.weight.dtype
 
     def image_embeddings(self, pixels_N3HW: Tensor) -> Tensor:
-        """SAM's dense features f_S of N preprocessed frames, in SAM's own precision whatever is around it."""
+        """SAM's dense features f_S of N preprocessed pictures, in SAM's own precision whatever is around it."""
         embeddings: Tensor = self.sam.image_encoder(pixels_N3HW.to(self._dtype))
         return embeddings.to(self._dtype)
 
-    def mask_logits(
-        self, embedding_1Ehw: Tensor, prompts_PE: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]
-    ) -> Tensor:
-        """Low-resolution mask logits (P, h, w) of one frame, which fills `content_HW` pixels of SAM's square.
+    def mask_logits(self, embeddings_PEhw: Tensor, prompts_PE: Tensor, boxes_P4: Tensor) -> Tensor:
+        """Low-resolution mask logits (P, h, w) over SAM's square; a single embedding serves all pairs.
 
         Prompts of width 0 prompt by the boxes alone: a module trained with both finds zeros in the pointer's place, any
         other SAM the two corners that it knows.
@@ -81,23 +79,22 @@ class SegmentationModule(nn.Module):
             if by_box_alone:
                 sparse_PTE = sparse_PTE.new_zeros(len(prompts_PE), int(self.prompts_box), self.prompt_dim)
             if takes_box:
-                sides = torch.tensor(
-                    [content_HW[1], content_HW[0], content_HW[1], content_HW[0]], device=boxes_P4.device
-                )
-                corners, _ = self.sam.prompt_encoder(points=None, boxes=boxes_P4.float() * sides, masks=None)
+                boxes_px = boxes_P4.float() * self.image_size
+                corners, _ = self.sam.prompt_encoder(points=None, boxes=boxes_px, masks=None)
                 sparse_PTE = torch.cat([sparse_PTE, corners.to(self._dtype)], dim=1)
-            dense = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            # SAM's decoder takes one picture and adds dense prompts to it: each pair's own picture comes in with those.
+            dense_PEhw = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1) + embeddings_PEhw
             masks, _ = self.sam.mask_decoder(
-                image_embeddings=embedding_1Ehw,
-                image_pe=self.sam.prompt_encoder.get_dense_pe().to(embedding_1Ehw.dtype),
+                image_embeddings=torch.zeros_like(embeddings_PEhw[:1]),
+                image_pe=self.sam.prompt_encoder.get_dense_pe().to(embeddings_PEhw.dtype),
                 sparse_prompt_embeddings=sparse_PTE,
-                dense_prompt_embeddings=dense.expand(len(sparse_PTE), -1, *embedding_1Ehw.shape[-2:]),
+                dense_prompt_embeddings=dense_PEhw.expand(len(sparse_PTE), -1, -1, -1),
                 multimask_output=False,
             )
             logits = masks[:, 0]
-            return self._confined(logits, boxes_P4, content_HW) if takes_box else logits
+            return self._confined(logits, boxes_P4) if takes_box else logits
 
-    def _confined(self, logits_Phw: Tensor, boxes_P4: Tensor, content_HW: Sequence[int]) -> Tensor:
+    def _confined(self, logits_Phw: Tensor, boxes_P4: Tensor) -> Tensor:
         """The logits with everything outside each box, with some room, set to background.
 
         What the decoder has to tell apart is then the person from what else is in the box.
@@ -105,8 +102,7 @@ class SegmentationModule(nn.Module):
         height, width = logits_Phw.shape[-2:]
         low, high = boxes_P4.float().split(2, dim=1)
         room = (high - low) * BOX_ROOM
-        share = torch.tensor([content_HW[1], content_HW[0]], device=low.device) / self.image_size
-        (left, top), (right, bottom) = ((low - room) * share).t(), ((high + room) * share).t()
+        (left, top), (right, bottom) = (low - room).t(), (high + room).t()
         y, x = ((torch.arange(n, device=low.device) + 0.5) / n for n in (height, width))
         rows = (y >= top[:, None]) & (y <= bottom[:, None])
         columns = (x >= left[:, None]) & (x <= right[:, None])

@@ -156,7 +156,7 @@ def test_shares_are_the_batch_dealt_out(inputs: dict[str, Any], tables: Any) -> 
         assert torch.equal(share.truth.is_positive_NQ, whole.truth.is_positive_NQ[places])
         own = [i for i, owner in enumerate(whole.targets.owner_C.tolist()) if owner in places]
         assert len(share.targets.owner_C) == len(own)
-        assert len(share.truth.content_sizes) == 1, "every worker segments equally many frames"
+        assert len(share.truth.sam_pixels_F3HW) == 1, "every worker segments equally many frames"
     learned = sum(int(s.truth.is_supervised_A.sum()) for s in shares if s.truth.is_supervised_A is not None)
     assert whole.truth.is_supervised_A is not None and learned == int(whole.truth.is_supervised_A.sum()) > 0
 

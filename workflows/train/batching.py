@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modeling.backbones.sam import SamPreprocess
 from modeling.instruct_reid.instructions import described
 from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.instruct_metric import Asked
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.objective import Truth
+from modeling.ps_reid.windows import within
 from workflows.train.augment import degrade, erase, jitter_boxes, photometric, sample_windows
-from workflows.train.samples import CROP_MARGIN, Draw, Samples, mask_stride
+from workflows.train.sam_pictures import SamPictureMaker, SamPictures, box_jitter
+from workflows.train.samples import CROP_MARGIN, Draw, Samples
 
 WINDOW_MARGIN = 0.06
 """How far windows of crops reach beyond the true box on average, as a share of its sides: detectors' boxes are wide."""
@@ -30,6 +31,7 @@ MODALITIES = {"both": 0.5, "image": 0.25, "text": 0.25}
 CROP_MODALITIES = {"both": 0.4, "image": 0.1, "text": 0.5}  # crops learn from each other as it is
 MASKED_FRAMES = 2
 BOXED_FRAMES = 4
+BOXED_WINDOWS = 32
 MASKED_PAIRS = 6
 
 
@@ -44,12 +46,11 @@ class Crops:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Frames with boxes to segment (`box_prompted_masks`)."""
+    """Persons to segment by their boxes (`box_prompted_masks`)."""
 
-    pixels: Tensor
-    frame: Tensor
+    pictures: SamPictures
     boxes: Tensor
-    masks: Tensor
+    """As shares of the square that SAM sees."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,8 @@ class Batcher:
             torch.tensor(values).view(3, 1, 1)
             for values in (model.vision.config.image_mean, model.vision.config.image_std)
         )
-        self._sam = SamPreprocess(model.segmentation.image_size)
-        sam = model.config.segmentation.sam
-        assert sam is not None
-        self._mask_side, self._mask_stride = sam.image_size // mask_stride(sam), mask_stride(sam)
+        self._sam = SamPictureMaker(samples, model.config.segmentation)
+        self._zooms = model.config.segmentation.zoom is not None
         self._of_frame = samples.persons_of_frame()
 
     def pairs(self, draw: Draw, step: int) -> Pairs:
@@ -87,7 +86,11 @@ class Batcher:
         targets, shown = self.targets(draw.frames, rng, generator)
         identity = self._samples.identity
         same_QC = identity[persons][:, None] == np.where(shown >= 0, identity[shown], -1)
-        return Pairs(queries, targets, self._truth(persons, draw.frames, torch.from_numpy(same_QC), rng))
+        present = self.present(persons, draw.frames)
+        rows = rng.permutation(np.flatnonzero((present >= 0).any(1)))[:MASKED_FRAMES]
+        pairs = [(int(r), int(q)) for r in rows for q in np.flatnonzero(present[r] >= 0)][:MASKED_PAIRS]
+        jitter = box_jitter(len(pairs), generator)
+        return Pairs(queries, targets, self.truth(present, draw.frames, pairs, torch.from_numpy(same_QC), jitter))
 
     def crops(self, draw: Draw, step: int) -> Crops:
         """The contrast batch."""
@@ -100,11 +103,16 @@ class Batcher:
         )
 
     def boxes(self, draw: Draw, step: int) -> Boxes:
-        """A few of the drawn frames with all their persons."""
+        """All persons of a few of the drawn frames; where SAM sees windows, a few persons of all the drawn frames."""
         rng, generator = self._chance(step, 3)
-        pixels, frame, persons = self._sam_frames(draw.frames[rng.permutation(len(draw.frames))[:BOXED_FRAMES]])
-        boxes = jitter_boxes(torch.from_numpy(self._samples.boxes[persons]), generator, amount=0.06)
-        return Boxes(pixels, frame, boxes, self._masks(persons))
+        frames = draw.frames[rng.permutation(len(draw.frames))]
+        shown = [self._of_frame[frame] for frame in (frames if self._zooms else frames[:BOXED_FRAMES])]
+        persons = np.concatenate(shown)
+        if self._zooms:
+            persons = rng.permutation(persons)[:BOXED_WINDOWS]
+        jitter = box_jitter(len(persons), generator)
+        pictures = self._sam.pictures(persons, self._samples.frame[persons], jitter)
+        return Boxes(pictures, within(self._sam.boxes(persons, jitter), pictures.squares_A4))
 
     def _chance(self, step: int, task: int) -> tuple[np.random.Generator, torch.Generator]:
         rng = np.random.default_rng([self._seed, task, step])
@@ -210,14 +218,6 @@ class Batcher:
 
     # ---- truth
 
-    def _truth(
-        self, persons: NDArray[np.int32], frames: NDArray[np.int32], same_QC: Tensor, rng: np.random.Generator
-    ) -> Truth:
-        present = self.present(persons, frames)
-        rows = rng.permutation(np.flatnonzero((present >= 0).any(1)))[:MASKED_FRAMES]
-        pairs = [(int(r), int(q)) for r in rows for q in np.flatnonzero(present[r] >= 0)][:MASKED_PAIRS]
-        return self.truth(present, frames, pairs, same_QC)
-
     def present(self, persons: NDArray[np.int32], frames: NDArray[np.int32]) -> NDArray[np.int64]:
         """(N, Q) which person of each frame is the queried one; -1 where none is."""
         identity, present = self._samples.identity, np.full((len(frames), len(persons)), -1, dtype=np.int64)
@@ -232,12 +232,16 @@ class Batcher:
         frames: NDArray[np.int32],
         mask_pairs: Sequence[tuple[int, int]],
         same_QC: Tensor,
+        jitter_A4: Tensor,
         is_supervised: Sequence[bool] | None = None,
     ) -> Truth:
-        """Who is where, with the masks of the chosen (target, query) pairs; a pair without a person gets no mask."""
+        """Who is where, with the masks of the chosen (target, query) pairs; a pair without a person gets no mask.
+
+        `jitter_A4`: how far off the true box is that the window of each pair is laid around, in sides of the box.
+        """
         is_positive = present >= 0
-        used = list(dict.fromkeys(row for row, _ in mask_pairs))
-        pixels, _, _ = self._sam_frames(frames[used])
+        rows, columns = np.array(mask_pairs, dtype=np.int64).reshape(-1, 2).T
+        pictures = self._sam.pictures(present[rows, columns], frames[rows], jitter_A4)
         return Truth(
             is_positive_NQ=torch.from_numpy(is_positive),
             boxes_NQ4=torch.from_numpy(
@@ -245,37 +249,12 @@ class Batcher:
             ),
             is_same_QC=same_QC,
             mask_pairs_A2=torch.tensor(list(mask_pairs), dtype=torch.long).reshape(-1, 2),
-            masks_Ahw=self._masks(np.array([present[r, q] for r, q in mask_pairs], dtype=np.int64)),
-            sam_pixels_F3HW=pixels,
-            sam_frame_A=torch.tensor([used.index(r) for r, _ in mask_pairs], dtype=torch.long),
-            content_sizes=[self._samples.wide[f].shape[:2] for f in frames[used]],
+            masks_Ahw=pictures.masks_Ahw,
+            sam_pixels_F3HW=pictures.pixels_F3SS,
+            picture_A=pictures.picture_A,
+            squares_A4=pictures.squares_A4,
             is_supervised_A=None if is_supervised is None else torch.tensor(list(is_supervised), dtype=torch.bool),
         )
-
-    @property
-    def content_hw(self) -> tuple[int, int]:
-        """The part of SAM's square that is frame, in pixels."""
-        height, width = self._samples.wide[0].shape[:2]
-        return height, width
-
-    def _sam_frames(self, frames: NDArray[np.int32]) -> tuple[Tensor, Tensor, NDArray[np.int32]]:
-        """SAM's input of frames, and all their persons with the number of their frame among them."""
-        pixels, _ = self._sam([self._samples.wide[f] for f in frames])
-        persons = [self._of_frame[f] for f in frames]
-        owner = np.repeat(np.arange(len(frames)), [len(p) for p in persons])
-        return pixels, torch.from_numpy(owner), np.concatenate([*persons, np.zeros(0, dtype=np.int32)]).astype(np.int32)
-
-    def _masks(self, persons: NDArray) -> Tensor:
-        """(A, h, w) truth over SAM's whole low-resolution square; empty for person -1."""
-        masks = torch.zeros(len(persons), self._mask_side, self._mask_side)
-        for row, person in enumerate(persons):
-            if person < 0:
-                continue
-            sides = self._samples.wide[self._samples.frame[person]].shape[:2]
-            height, width = (side // self._mask_stride for side in sides)
-            unpacked = np.unpackbits(self._samples.masks[person], axis=1)[:, :width]
-            masks[row, :height, :width] = torch.from_numpy(unpacked[:height]).float()
-        return masks
 
 
 def _overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:

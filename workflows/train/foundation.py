@@ -169,9 +169,8 @@ class FoundationRun:
 
     def _sam_backward(self, boxes: Boxes) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = box_prompted_masks(
-                self.model, boxes.pixels, boxes.frame, boxes.boxes, boxes.masks, self._batcher.content_hw
-            )
+            seen = boxes.pictures
+            loss = box_prompted_masks(self.model, seen.pixels_F3SS, seen.picture_A, boxes.boxes, seen.masks_Ahw)
         loss.backward()
         return loss.item()
 

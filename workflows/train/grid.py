@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.config import PsReidConfig
@@ -15,9 +16,10 @@ from modeling.ps_reid.model import PsReid
 from workflows.train.batching import Batcher, Pairs
 from workflows.train.catalogue import FrameStore
 from workflows.train.draws import BatchDraw
-from workflows.train.samples import Samples, add_frame
+from workflows.train.sam_pictures import box_jitter
+from workflows.train.samples import Samples, add_frame, no_windows
 
-QUERY, TARGET = 21, 22  # kinds of chance
+QUERY, TARGET, WINDOW = 21, 22, 23  # kinds of chance
 MASKED_PAIRS_PER_FRAME = 3
 
 
@@ -42,7 +44,8 @@ class GridMaker:
         same_QC = samples.identity[persons][:, None] == np.where(shown >= 0, samples.identity[shown], -1)
         present = batcher.present(persons, frames)
         pairs, counts = _mask_pairs(present, places, draw, workers)
-        truth = batcher.truth(present, frames, pairs, torch.from_numpy(same_QC), counts)
+        jitter = [self._window_jitter(batch, int(places[row]), query) for row, query in pairs]
+        truth = batcher.truth(present, frames, pairs, torch.from_numpy(same_QC), torch.cat(jitter), counts)
         return Pairs(_stack_queries(queries), targets, truth)
 
     def _query(self, batcher: Batcher, batch: int, slot: int, person: np.int32) -> QueryBatch:
@@ -64,8 +67,12 @@ class GridMaker:
         )
         return targets, np.concatenate([shown for _, shown in made])
 
-    def _chance(self, kind: int, batch: int, slot: int) -> tuple[np.random.Generator, torch.Generator]:
-        rng = np.random.default_rng([self._seed, kind, batch, slot])
+    def _window_jitter(self, batch: int, place: int, query: int) -> Tensor:
+        _, generator = self._chance(WINDOW, batch, place, query)
+        return box_jitter(1, generator)
+
+    def _chance(self, kind: int, batch: int, *slot: int) -> tuple[np.random.Generator, torch.Generator]:
+        rng = np.random.default_rng([self._seed, kind, batch, *slot])
         return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
 
 
@@ -105,16 +112,17 @@ class _LocalFrames:
             camera=np.array(columns["camera"], dtype=np.int32),
             texts=columns["texts"],
             masks=columns["masks"],
+            windows=np.stack(columns["windows"]) if columns["windows"] else no_windows(),
+            squares=np.array(columns["squares"], dtype=np.float32).reshape(-1, 4),
         )
 
     def _read(self, frame: int) -> None:
-        vision, sam = self._config.vision, self._config.segmentation.sam
-        assert sam is not None
+        vision = self._config.vision
         row = self._store.row(frame)
         image = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR)
         add_frame(
             self._columns, self._numbers, {}, row, cv2.cvtColor(image, cv2.COLOR_BGR2RGB),
-            (vision.scene_height_px, vision.scene_width_px), sam, None,
+            (vision.scene_height_px, vision.scene_width_px), self._config.segmentation, None,
         )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from modeling.backbones.sam import SamConfig
 from modeling.errors import DataError
+from modeling.ps_reid.config import SegmentationConfig
+from modeling.ps_reid.windows import Window
 from modeling.regions import crop, rle_to_mask
 from workflows.train.picture_file import PictureFile
 
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 CROP_MARGIN = 0.25
 """How far a stored crop reaches beyond the truth box, as a share of its sides: room for jittered windows."""
 CROP_HW = (176, 88)
+WINDOW_ROOM = 1.25
+"""Side of a stored window in the sides of what SAM is shown of it: room for windows of jittered boxes."""
+WIDE_PX = 320
+"""Longest side of a stored frame where SAM sees windows only: what false alarms are cut from."""
 MIN_BOX_HEIGHT_PX = 24
 CONTRAST_QUERIES_SHARE = 0.4
 """Queries per identity in the batch of crops: a query costs a pass through the language model."""
@@ -35,7 +41,7 @@ class Samples:
     scenes: NDArray[np.uint8]
     """(F, h, w, 3) frames at the judge's scene size."""
     wide: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
-    """(F, h, w, 3) frames at SAM's input scale; a list where their sizes differ."""
+    """(F, h, w, 3) frames at SAM's input scale, or `WIDE_PX` where SAM sees windows; a list where sizes differ."""
     crops: NDArray[np.uint8]
     """(N, 176, 88, 3) persons with a margin of a quarter on each side."""
     boxes: NDArray[np.float32]
@@ -47,7 +53,12 @@ class Samples:
     """(N,) number of the camera that saw the person."""
     texts: Sequence[str]
     masks: Sequence[NDArray[np.uint8]]
-    """(h, w) masks at the scale of SAM's low-resolution output, packed to bits along the width."""
+    """(h, w) masks at the scale of SAM's low-resolution output, packed to bits along the width; none with windows."""
+    windows: NDArray[np.uint8]
+    """(N, s, s, 4) a square around each person, RGB and the share of the pixel that is person in 255ths; none without
+    zoom."""
+    squares: NDArray[np.float32]
+    """(N, 4) what each of those squares shows of the frame, xyxy as shares of its sides, also beyond it."""
 
     def persons_of_frame(self) -> list[NDArray[np.int32]]:
         """The persons of each frame."""
@@ -59,7 +70,7 @@ def load_samples(
     tables: Iterable[pa.Table],
     *,
     scene_hw: tuple[int, int],
-    sam: SamConfig,
+    segmentation: SegmentationConfig,
     identities: frozenset[str] | None,
 ) -> Samples:
     """Decodes and scales every frame once. `identities` limits the persons kept; None keeps all that have one.
@@ -68,14 +79,16 @@ def load_samples(
 
     Raises DataError when no person has an identity.
     """
-    pictures = {name: PictureFile() for name in ("scenes", "wide", "crops")}
+    pictures = {name: PictureFile() for name in ("scenes", "wide", "crops", "windows")}
     columns: dict[str, Any] = {name: [] for name in Samples.__dataclass_fields__} | pictures
     numbers: dict[str, int] = {}
     cameras: dict[str, int] = {}
     for table in tables:
         for row in table.to_pylist():
-            image = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR)
-            add_frame(columns, numbers, cameras, row, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), scene_hw, sam, identities)
+            image = cv2.cvtColor(
+                cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+            )
+            add_frame(columns, numbers, cameras, row, image, scene_hw, segmentation, identities)
     if not len(pictures["crops"]):
         raise DataError("the frames hold no person with an identity to train on; give a frames table with truth")
     logger.info(
@@ -91,7 +104,14 @@ def load_samples(
         camera=np.array(columns["camera"], dtype=np.int32),
         texts=columns["texts"],
         masks=columns["masks"],
+        windows=pictures["windows"].array() if len(pictures["windows"]) else no_windows(),
+        squares=np.array(columns["squares"], dtype=np.float32).reshape(-1, 4),
     )
+
+
+def no_windows() -> NDArray[np.uint8]:
+    """What samples hold where SAM sees whole frames."""
+    return np.zeros((0, 1, 1, 4), dtype=np.uint8)
 
 
 def mask_stride(sam: SamConfig) -> int:
@@ -112,12 +132,14 @@ def add_frame(
     row: dict,
     image: NDArray[np.uint8],
     scene_hw: tuple[int, int],
-    sam: SamConfig,
+    segmentation: SegmentationConfig,
     identities: frozenset[str] | None,
 ) -> None:
     """One decoded row of a frames table, with its usable persons in order, appended to the columns of `Samples`."""
+    sam, zoom = segmentation.sam, segmentation.zoom
+    assert sam is not None
     height, width = image.shape[:2]
-    scale = sam.image_size / max(height, width)
+    scale = (sam.image_size if zoom is None else WIDE_PX) / max(height, width)
     wide_hw = (round(height * scale), round(width * scale))
     frame = len(columns["scenes"])
     columns["scenes"].append(cv2.resize(image, scene_hw[::-1], interpolation=cv2.INTER_AREA))
@@ -126,13 +148,17 @@ def add_frame(
         if not is_usable(person) or not (identities is None or person["identity"] in identities):
             continue
         box = np.array(person["box_xyxy_px"], dtype=np.float32)
-        mask = rle_to_mask(person["mask_rle"]).astype(np.uint8)
-        small = cv2.resize(
-            mask * 255, tuple(side // mask_stride(sam) for side in wide_hw[::-1]), interpolation=cv2.INTER_AREA
-        )
-        columns["masks"].append(np.packbits(small > 127, axis=1))
+        mask = rle_to_mask(person["mask_rle"]).astype(np.uint8) * 255
+        share = np.array([width, height, width, height], dtype=np.float32)
+        if zoom is None:
+            size = tuple(side // mask_stride(sam) for side in wide_hw[::-1])
+            columns["masks"].append(np.packbits(cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 127, axis=1))
+        else:
+            window = Window.around(box, zoom * WINDOW_ROOM)
+            columns["windows"].append(window_with_mask(image, mask, window, round(sam.image_size * WINDOW_ROOM)))
+            columns["squares"].append(window.box_xyxy_px / share)
         columns["crops"].append(crop_with_room(image, box))
-        columns["boxes"].append(box / np.array([width, height, width, height], dtype=np.float32))
+        columns["boxes"].append(box / share)
         columns["frame"].append(frame)
         columns["identity"].append(numbers.setdefault(f"{row['archive']}/{person['identity']}", len(numbers)))
         columns["camera"].append(cameras.setdefault(f"{row['archive']}/{row['camera_id']}", len(cameras)))
@@ -148,6 +174,15 @@ def crop_with_room(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArra
     pads = np.maximum([-low[1], high[1] - height, -low[0], high[0] - width], 0).tolist()
     padded = np.pad(inside, ((pads[0], pads[1]), (pads[2], pads[3]), (0, 0)), mode="edge") if any(pads) else inside
     return cv2.resize(padded, CROP_HW[::-1], interpolation=cv2.INTER_AREA)
+
+
+def window_with_mask(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], window: Window, side_px: int
+) -> NDArray[np.uint8]:
+    """(side_px, side_px, 4) the window's RGB and, 0 to 255, its mask; beyond the frame SAM's mean colour, no person."""
+    pixels = np.dstack([window.cut(image), window.cut(mask[..., None], colour=(0,))])
+    is_shrunk = side_px < window.side
+    return cv2.resize(pixels, (side_px, side_px), interpolation=cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from modeling.errors import ConfigError, PsreidError
 from modeling.ps_reid.build import named_preset
-from modeling.ps_reid.checkpoint import load_segmentation
+from modeling.ps_reid.checkpoint import load_segmentation, read_model_config
 from modeling.ps_reid.config import PsReidConfig
 from workflows.ledger import Ledger
 from workflows.plan.shapes import this_machine
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
     """Trains, or continues, and leaves the model at OUT/model."""
     started = time.monotonic()
-    model_config = named_preset(config.preset)
+    model_config = _model_config(config)
     samples = _samples(config, model_config)
     plan = FoundationPlan(**config.model_dump(exclude=RUN_SETTINGS))
     out = Path(config.out).expanduser().resolve()
@@ -79,7 +79,7 @@ def plan_foundation(config: FoundationConfig) -> Plan:
 
 def _seconds_per_step(config: FoundationConfig) -> float | None:
     """Of the real run on the first part of each table; None where that holds too few identities to train on."""
-    model_config = named_preset(config.preset)
+    model_config = _model_config(config)
     settings = config.model_dump(exclude=RUN_SETTINGS) | {"steps": 2 * STEPS_SAMPLED, "pairs_from_step": 0}
     ends: list[float] = []
     with tempfile.TemporaryDirectory(prefix="psreid-plan-") as folder:
@@ -99,15 +99,19 @@ def _seconds_per_step(config: FoundationConfig) -> float | None:
     return (ends[-1] - ends[STEPS_SAMPLED - 1]) / STEPS_SAMPLED
 
 
+def _model_config(config: FoundationConfig) -> PsReidConfig:
+    """The start's own numbers, which may be older than the preset's."""
+    return read_model_config(local_model(config.start_from)) if config.start_from else named_preset(config.preset)
+
+
 def _samples(config: FoundationConfig, model_config: PsReidConfig, *, most_parts: int | None = None) -> Samples:
-    sam = model_config.segmentation.sam
-    if sam is None or model_config.vision.source or model_config.language.source:
+    if model_config.segmentation.sam is None or model_config.vision.source or model_config.language.source:
         raise ConfigError(f"preset {config.preset!r} takes published weights; the foundation trains tiny and small")
     vision = model_config.vision
     return load_samples(
         _tables(config.frames, most_parts),
         scene_hw=(vision.scene_height_px, vision.scene_width_px),
-        sam=sam,
+        segmentation=model_config.segmentation,
         identities=None,
     )
 

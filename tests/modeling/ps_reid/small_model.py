@@ -29,7 +29,9 @@ TEXTS = (
 )
 
 
-def small_config(*, close_ups: int = 4, has_grounding: bool = True, prompts_box: bool = True) -> PsReidConfig:
+def small_config(
+    *, close_ups: int = 4, has_grounding: bool = True, prompts_box: bool = True, zoom: float | None = None
+) -> PsReidConfig:
     """Two layers of width 64; a scene of 4 x 6 tokens, close-ups of 4 x 2."""
     tower = TowerConfig(
         image_size=32, patch_size=8, width=32, num_layers=2, num_heads=2, mlp_width=64, feature_layer=-1
@@ -46,7 +48,7 @@ def small_config(*, close_ups: int = 4, has_grounding: bool = True, prompts_box:
         adapter_hidden=48,
         vision=VisionConfig(tower=tower, query_height_px=32, query_width_px=16, scene_height_px=32, scene_width_px=48),
         language=LanguageConfig(hidden_size=64, num_layers=2, num_heads=4, mlp_size=96),
-        segmentation=SegmentationConfig(sam=sam, prompts_box=prompts_box),
+        segmentation=SegmentationConfig(sam=sam, prompts_box=prompts_box, zoom=zoom),
         prompt=PromptConfig(max_text_tokens=20),
     )
 

@@ -51,14 +51,14 @@ def judge_shared(
 
 
 def mask_logits(model: PsReid, decisions: list[PairDecision]) -> torch.Tensor:
-    """(P, h, w) mask logits of one and the same frame under every decision's prompt."""
+    """(P, h, w) mask logits of one and the same picture, the frame stretched to SAM's square, under every prompt."""
     share = torch.tensor([FRAME_WIDTH, FRAME_HEIGHT, FRAME_WIDTH, FRAME_HEIGHT])
     boxes = torch.from_numpy(np.stack([d.prompt.box_xyxy_px for d in decisions])) / share
     prompts = torch.from_numpy(np.stack([d.prompt.embedding for d in decisions]))
     side = model.segmentation.image_size
     with torch.inference_mode():
         embedding = model.segmentation.image_embeddings(torch.randn(1, 3, side, side, generator=torch.manual_seed(0)))
-        return model.segmentation.mask_logits(embedding, prompts, boxes, (side, side))
+        return model.segmentation.mask_logits(embedding, prompts, boxes)
 
 
 def assert_same(model: PsReid, got: list[PairDecision], expected: list[PairDecision]) -> None:

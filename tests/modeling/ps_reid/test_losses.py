@@ -93,6 +93,15 @@ def test_a_perfect_mask_costs_nothing() -> None:
     assert losses.weighted_bce_loss(logits, truth, foreground=3.0).item() == pytest.approx(0, abs=1e-5)
 
 
+def test_a_soft_truth_costs_least_where_it_is_met() -> None:
+    truth = torch.tensor([[[0.1, 0.25], [0.5, 0.9]]])
+    logits = truth.logit().requires_grad_()
+    losses.weighted_bce_loss(logits, truth, foreground=3.0).backward()
+    assert logits.grad is not None and logits.grad.abs().max() < 1e-6
+    nearer, farther = (losses.dice_loss((truth + shift).logit(), truth) for shift in (0.01, -0.05))
+    assert nearer < farther
+
+
 def test_smooth_l1_is_quadratic_below_beta_and_linear_above() -> None:
     """With beta 0.02: 0.01 costs 0.01² / 0.04, 0.02 costs 0.01, and 0.12 costs 0.12 - 0.01."""
     truth = torch.zeros(1, 4)

@@ -47,8 +47,8 @@ def batch_of(model: PsReid) -> tuple[QueryBatch, TargetBatch, Truth]:
         mask_pairs_A2=torch.tensor([[0, 0], [1, 1], [0, 2]]),
         masks_Ahw=_masks(model, 3),
         sam_pixels_F3HW=torch.randn(2, 3, 64, 64, generator=torch.manual_seed(1)),
-        sam_frame_A=torch.tensor([0, 1, 0]),
-        content_sizes=[(36, 64), (36, 64)],
+        picture_A=torch.tensor([0, 1, 0]),
+        squares_A4=torch.tensor([0.0, 0.0, 1.0, 64 / 36]).expand(3, 4),
     )
     return processor.queries(list(ragged_queries().values())[:NUM_QUERIES]), target_batch, truth
 
@@ -83,6 +83,19 @@ def test_every_term_is_finite_and_reaches_what_it_should() -> None:
     assert left_idle == set(), "these parameters are trained but no loss moves them"
 
 
+def test_masks_are_learned_from_windows() -> None:
+    """A predicted box far from the window, as at the start of training, leaves the terms finite."""
+    model = small_model(small_config(zoom=1.5))
+    trained(model)
+    queries, targets, truth = batch_of(model)
+    windows = torch.tensor([[0.1, -0.2, 0.5, 0.5], [0.0, 0.0, 1.0, 1.8], [-0.3, 0.5, 0.001, 1.2]])
+    seen = replace(truth, squares_A4=windows, masks_Ahw=truth.masks_Ahw * 0.7)
+    terms = training_step(model, queries, targets, seen, LossWeights()).terms
+    (terms.wbce + terms.dice).backward()
+    assert torch.isfinite(terms.wbce) and torch.isfinite(terms.dice)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_the_loss_falls_on_one_batch() -> None:
     model = small_model()
     parameters = trained(model)
@@ -112,7 +125,8 @@ def test_a_batch_of_nothing_but_negatives_trains() -> None:
         mask_pairs_A2=truth.mask_pairs_A2[:0],
         masks_Ahw=truth.masks_Ahw[:0],
         sam_pixels_F3HW=truth.sam_pixels_F3HW[:0],
-        sam_frame_A=truth.sam_frame_A[:0],
+        picture_A=truth.picture_A[:0],
+        squares_A4=truth.squares_A4[:0],
     )
     empty = replace(
         targets,
@@ -240,7 +254,8 @@ def _share_of_targets(
         is_same_QC=truth.is_same_QC[:, is_own_C],
         mask_pairs_A2=pairs,
         masks_Ahw=truth.masks_Ahw[own_pairs_A],
-        sam_frame_A=truth.sam_frame_A[own_pairs_A],
+        picture_A=truth.picture_A[own_pairs_A],
+        squares_A4=truth.squares_A4[own_pairs_A],
     )
     return queries, share, own
 
