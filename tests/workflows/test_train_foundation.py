@@ -40,7 +40,7 @@ def read(frames: str, identities: frozenset[str] | None = None) -> Samples:
     config = small_config()
     assert config.segmentation.sam is not None
     scene = (config.vision.scene_height_px, config.vision.scene_width_px)
-    return load_samples(_tables([frames]), scene_hw=scene, sam=config.segmentation.sam, identities=identities)
+    return load_samples(_tables([frames]), scene_hw=scene, segmentation=config.segmentation, identities=identities)
 
 
 def figures(folder: Path) -> list[dict[str, float]]:
@@ -50,7 +50,7 @@ def figures(folder: Path) -> list[dict[str, float]]:
 def test_a_killed_run_ends_as_one_that_was_not(samples: Samples, tmp_path: Path) -> None:
     whole = FoundationRun(tmp_path / "whole", small_config(), samples, PLAN).run()
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     steps: list[int] = []
@@ -59,10 +59,10 @@ def test_a_killed_run_ends_as_one_that_was_not(samples: Samples, tmp_path: Path)
         steps.append(len(steps))
         if len(steps) == 3:
             run.save()
-            raise Killed
+            raise KilledError
 
     run = FoundationRun(tmp_path / "killed", small_config(), samples, PLAN, on_step=die)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run.run()
     resumed = FoundationRun(tmp_path / "killed", small_config(), samples, PLAN).run()
     expected = whole.state_dict()
