@@ -75,6 +75,18 @@ def with_metric(model: PsReid, source: str) -> PsReid:
     return model
 
 
+def with_segmentation(model: PsReid, module: SegmentationModule, config: SegmentationConfig) -> PsReid:
+    """The model with another one's SAM. Raises ConfigError when the widths of their prompts differ."""
+    if module.prompt_dim != model.segmentation.prompt_dim:
+        raise ConfigError(
+            f"this SAM takes prompts of width {module.prompt_dim}, the model gives {model.segmentation.prompt_dim}; "
+            "take one of the same preset"
+        )
+    model.segmentation = module.to(model.device)
+    model.config = model.config.model_copy(update={"segmentation": config})
+    return model
+
+
 def build_segmentation(config: SegmentationConfig, dtype: torch.dtype = torch.float32) -> SegmentationModule:
     """SAM alone, as one config asks for it."""
     if config.source is not None:

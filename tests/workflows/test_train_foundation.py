@@ -1,20 +1,22 @@
 """The foundation's loop at small size: every task, a kill in the middle, and a metric that is given."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
 
-from modeling.errors import DataError
+from modeling.errors import ConfigError, DataError
 from modeling.instruct_reid.checkpoint import save_irm
-from modeling.ps_reid.checkpoint import load_model
+from modeling.ps_reid.build import build_segmentation, with_segmentation
+from modeling.ps_reid.checkpoint import load_model, load_segmentation, save_model
 from modeling.ps_reid.folder import METRIC_FOLDER, model_identity
 from tests.modeling.instruct_reid.small_irm import small_irm
-from tests.modeling.ps_reid.small_model import small_config
+from tests.modeling.ps_reid.small_model import small_config, small_model
 from tests.workflows.synthetic_archive import make_archive
-from workflows.train.foundation import FIGURES_FILE, FoundationPlan, FoundationRun
+from workflows.train.foundation import FIGURES_FILE, FoundationPlan, FoundationRun, Start
 from workflows.train.samples import Samples, load_samples
 from workflows.train.step import _tables
 
@@ -80,11 +82,36 @@ def test_a_killed_run_ends_as_one_that_was_not(samples: Samples, tmp_path: Path)
 def test_a_given_metric_stays_as_it_is_and_every_step_judges_pairs(samples: Samples, tmp_path: Path) -> None:
     save_irm(small_irm(), tmp_path / "irm")
     folder = tmp_path / "run"
-    FoundationRun(folder, small_config(), samples, PLAN, metric_source=str(tmp_path / "irm")).run()
+    FoundationRun(folder, small_config(), samples, PLAN, start=Start(metric=str(tmp_path / "irm"))).run()
     rows = figures(folder)
     assert all("reid" in row and "contrast" not in row for row in rows)
     assert load_model(str(folder / "model")).metric.dim == small_irm().config.image.width
     assert model_identity(str(folder / "model" / METRIC_FOLDER)) == model_identity(str(tmp_path / "irm"))
+
+
+def test_another_models_sam_is_taken_once_with_its_zoom(samples: Samples, tmp_path: Path) -> None:
+    config = small_config()
+    zooming = config.segmentation.model_copy(update={"zoom": 1.5})
+    save_model(small_model(config.model_copy(update={"segmentation": zooming}), seed=5), tmp_path / "other")
+    start, folder = Start(sam=str(tmp_path / "other")), tmp_path / "run"
+    run = FoundationRun(folder, config, samples, PLAN, start=start)
+    taken = load_segmentation(str(tmp_path / "other")).state_dict()
+    assert run.model.segmentation.zoom == run.model.config.segmentation.zoom == 1.5
+    assert all(torch.equal(tensor, taken[name]) for name, tensor in run.model.segmentation.state_dict().items())
+    with torch.no_grad():
+        run.model.segmentation.sam.mask_decoder.iou_token.weight.add_(1.0)
+    run.save()
+    continued = FoundationRun(folder, config, samples, PLAN, start=start).model.segmentation.state_dict()
+    name = "sam.mask_decoder.iou_token.weight"
+    torch.testing.assert_close(continued[name], taken[name] + 1.0)
+
+
+def test_a_sam_of_another_width_is_refused() -> None:
+    wide = small_config().segmentation
+    assert wide.sam is not None
+    numbers = wide.model_copy(update={"sam": replace(wide.sam, prompt_width=64)})
+    with pytest.raises(ConfigError, match="width 64"):
+        with_segmentation(small_model(), build_segmentation(numbers), numbers)
 
 
 def test_frames_without_identities_are_refused(frames: str) -> None:

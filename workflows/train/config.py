@@ -42,7 +42,7 @@ class FoundationConfig(StepConfig):
     only_boxes: bool = False
     """Whether only SAM's own task is trained, every step: it shares nothing with the rest and may run beside it."""
     sam_from: str | None = None
-    """A trained model whose SAM the run starts, or goes on, with."""
+    """A trained model whose SAM the run starts with, with its size and zoom."""
     threads: Annotated[int, Field(ge=1)] = 2
     """CPU threads of the computation."""
     start_from: str | None = None

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from modeling.errors import ConfigError
-from modeling.ps_reid.build import build_model, with_metric
-from modeling.ps_reid.checkpoint import load_model, save_model
+from modeling.ps_reid.build import build_model, with_metric, with_segmentation
+from modeling.ps_reid.checkpoint import load_model, load_segmentation, read_model_config, save_model
 from modeling.ps_reid.config import PsReidConfig
 from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.losses import LossWeights
@@ -63,6 +63,18 @@ class FoundationPlan:
     log_every: int = 20
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Models, by name or folder, that a run starts from."""
+
+    model: str | None = None
+    """The whole; None: random weights."""
+    metric: str | None = None
+    """The instruct-ReID model that becomes the metric."""
+    sam: str | None = None
+    """A PS-ReID whose SAM is taken, with its size and zoom."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one step is computed from."""
@@ -81,14 +93,13 @@ class FoundationRun:
         samples: Samples,
         plan: FoundationPlan,
         *,
-        start_from: str | None = None,
-        metric_source: str | None = None,
+        start: Start = Start(),
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder, self._plan, self._on_step = folder, plan, on_step
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(plan.seed)
-        self.model = self._initial_model(config, samples, start_from, metric_source)
+        self.model = self._initial_model(config, samples, start)
         self._optimizer = torch.optim.AdamW(
             _groups(self.model, plan.weight_decay), lr=plan.learning_rate, betas=(0.9, 0.98)
         )
@@ -196,14 +207,15 @@ class FoundationRun:
             boxes=self._batcher.boxes(draw, number) if has_boxes else None,
         )
 
-    def _initial_model(
-        self, config: PsReidConfig, samples: Samples, start_from: str | None, metric_source: str | None
-    ) -> PsReid:
-        """A run that continues takes its own tokenizer, whatever the samples are now."""
+    def _initial_model(self, config: PsReidConfig, samples: Samples, start: Start) -> PsReid:
+        """A run that continues takes its own parts and tokenizer, whatever the start and the samples are now."""
         if (self._folder / STATE_FILE).exists():
             return load_model(str(self._folder / "model"))
-        model = load_model(local_model(start_from)) if start_from else _fresh_model(config, samples)
-        return with_metric(model, local_model(metric_source)) if metric_source else model
+        model = load_model(local_model(start.model)) if start.model else _fresh_model(config, samples)
+        if start.sam:
+            other = local_model(start.sam)
+            model = with_segmentation(model, load_segmentation(other), read_model_config(other).segmentation)
+        return with_metric(model, local_model(start.metric)) if start.metric else model
 
     def _restore(self) -> int:
         file = self._folder / STATE_FILE

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from modeling.errors import ConfigError, PsreidError
 from modeling.ps_reid.build import named_preset
-from modeling.ps_reid.checkpoint import load_segmentation, read_model_config
+from modeling.ps_reid.checkpoint import read_model_config
 from modeling.ps_reid.config import PsReidConfig
 from workflows.ledger import Ledger
 from workflows.plan.shapes import this_machine
@@ -20,7 +20,7 @@ from workflows.progress import Plan, Progress, Summary
 from workflows.storage import Folder
 from workflows.tracking.registry import local_model
 from workflows.train.config import FoundationConfig
-from workflows.train.foundation import FoundationPlan, FoundationRun
+from workflows.train.foundation import FoundationPlan, FoundationRun, Start
 from workflows.train.samples import Samples, load_samples
 
 COLUMNS = ["camera_id", "image", "persons"]
@@ -44,12 +44,9 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
         model_config,
         samples,
         plan,
-        start_from=config.start_from,
-        metric_source=config.metric_source,
+        start=Start(model=config.start_from, metric=config.metric_source, sam=config.sam_from),
         on_step=progress.advance,
     )
-    if config.sam_from:
-        run.model.segmentation.load_state_dict(load_segmentation(local_model(config.sam_from)).state_dict())
     run.run()
     progress.finish()
     headline = (
@@ -100,8 +97,12 @@ def _seconds_per_step(config: FoundationConfig) -> float | None:
 
 
 def _model_config(config: FoundationConfig) -> PsReidConfig:
-    """The start's own numbers, which may be older than the preset's."""
-    return read_model_config(local_model(config.start_from)) if config.start_from else named_preset(config.preset)
+    """The start's own numbers, which may be older than the preset's, and those of the SAM that is taken."""
+    start, sam = config.start_from, config.sam_from
+    found = read_model_config(local_model(start)) if start else named_preset(config.preset)
+    if sam is None:
+        return found
+    return found.model_copy(update={"segmentation": read_model_config(local_model(sam)).segmentation})
 
 
 def _samples(config: FoundationConfig, model_config: PsReidConfig, *, most_parts: int | None = None) -> Samples:
