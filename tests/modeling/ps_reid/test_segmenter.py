@@ -86,5 +86,13 @@ def test_no_box_is_too_odd(zoomed: Segmenter, box: tuple[float, ...]) -> None:
     assert masks.shape == (2, FRAME_HEIGHT, FRAME_WIDTH)
 
 
+def test_a_box_without_a_pointer_is_enough(zoomed: Segmenter) -> None:
+    """As recall decides it: prompts of width 0."""
+    frame, box = picture(0, FRAME_HEIGHT, FRAME_WIDTH), np.array([60, 30, 80, 70], dtype=np.float32)
+    (mask,) = zoomed.masks(frame, [MaskPrompt(np.zeros(0, dtype=np.float32), box)])
+    (by_zeros,) = zoomed.masks(frame, [MaskPrompt(np.zeros(32, dtype=np.float32), box)])
+    np.testing.assert_array_equal(mask, by_zeros)
+
+
 def test_without_prompts_there_are_no_masks(zoomed: Segmenter) -> None:
     assert zoomed.masks(picture(0, FRAME_HEIGHT, FRAME_WIDTH), []).shape == (0, FRAME_HEIGHT, FRAME_WIDTH)
