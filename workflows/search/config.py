@@ -13,7 +13,7 @@ from workflows.tracking.config import TrackedConfig
 
 LEAST_SHORTLIST = 50  # frames
 SHORTLIST_SHARE = 0.02  # of the archive's frames
-LEAST_SCORE = {"psreid": 0.0, "recall": 0.4}
+LEAST_SCORE = {"psreid": 0.0, "recall": 0.5}
 OTHER_CLOTHES: frozenset[Task] = frozenset({"CC", "CTCC", "LI"})
 """Tasks whose match may wear other clothes than the query's picture shows, which PS-ReID was never taught."""
 
@@ -66,7 +66,7 @@ class SearchConfig(TrackedConfig):
     whose match may wear other clothes than the picture shows, and else `psreid`."""
     threshold: float | None = None
     """Scores above it are a match. A score of `psreid` is logit[SEG] - logit[REJ], by default above 0; one of `recall`
-    is a cosine, by default above 0.4."""
+    is a cosine, by default above 0.5."""
     attention: Literal["joint", "separated"] | None = None
     """`joint` is the paper's; `separated` computes each frame once for all queries; by default as in training."""
     keep_rejects: bool = True
