@@ -11,8 +11,11 @@ from modeling.errors import ConfigError, DataError
 from modeling.instruct_reid.checkpoint import save_irm
 from modeling.instruct_reid.encoder import IrmEncoder, load_irm_encoder
 from modeling.instruct_reid.instructions import Instruction, fixed_sentence
+from modeling.ps_reid.build import with_metric
+from modeling.ps_reid.checkpoint import save_model
 from modeling.regions import crop, rle_to_mask
 from tests.modeling.instruct_reid.small_irm import small_irm
+from tests.modeling.ps_reid.small_model import small_model
 from tests.workflows import small_archive as small
 from workflows.index import step as index_step
 from workflows.index.config import IndexConfig
@@ -150,10 +153,22 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, index: str, model: str,
 
 def test_an_index_without_tasks_says_so(tmp_path: Path, picture: str) -> None:
     frames = small.write_frames(tmp_path / "frames", FRAMES[:2])
-    config = IndexConfig(frames=frames, out=str(tmp_path / "index"), model="tiny")
+    save_model(small_model(), tmp_path / "own_metric")
+    config = IndexConfig(frames=frames, out=str(tmp_path / "index"), model=str(tmp_path / "own_metric"))
     index_step.run_index(config, Progress())
-    with pytest.raises(ConfigError, match=r"'tiny', which knows no tasks.*psreid index"):
+    with pytest.raises(ConfigError, match=r"own_metric', which knows no tasks.*psreid index"):
         search(config.out, tmp_path / "out", image=picture, task="cc")
+
+
+def test_an_index_by_a_psreid_with_an_instruct_reid_metric_knows_tasks(
+    tmp_path: Path, model: str, picture: str
+) -> None:
+    frames = small.write_frames(tmp_path / "frames", FRAMES)
+    save_model(with_metric(small_model(), model), tmp_path / "judge")
+    config = IndexConfig(frames=frames, out=str(tmp_path / "index"), model=str(tmp_path / "judge"))
+    index_step.run_index(config, Progress())
+    found = search(config.out, tmp_path / "out", image=picture, task="cc", model=str(tmp_path / "judge"))
+    assert {row["frame_id"] for row in found} == {frame["frame_id"] for frame in FRAMES if frame["persons"]}
 
 
 def test_a_plan_of_a_task(tmp_path: Path, index: str, picture: str) -> None:
