@@ -82,7 +82,8 @@ def test_a_step_on_ray_exports_its_figures_and_writes_them_down(
     assert watcher.seen and watcher.seen[-1].cost is not None and watcher.seen[-1].cost > 0
     assert any(figures.stages["Square"].busy_workers > 0 for figures in watcher.seen)
 
-    exported = wait_for(rf'^ray_psreid_rows_total{{.*output="{re.escape(out)}"')
+    # Ray exports now and then: the page may show the figures of a moment ago first
+    exported = wait_for(rf'^ray_psreid_rows_total{{.*output="{re.escape(out)}".*}} {float(manifest.rows_read)}$')
     names = set(re.findall(r"^ray_(psreid_\w+?)(?:_total)?\{", exported, re.MULTILINE))
     assert set(METRICS) - names == {"psreid_gpu_share"}  # this Ray has no GPU
     (rows,) = [line for line in exported.splitlines() if line.startswith("ray_psreid_rows_total{") and out in line]
