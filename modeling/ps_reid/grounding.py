@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from modeling.neck import Neck
 
 NUM_STRIPES = 4
+NOBODY = 0.0
+"""The cosine that stands for a target without close-ups."""
 
 
 class Metric(nn.Module):
@@ -116,9 +118,9 @@ class Grounding(nn.Module):
         return torch.cat([center - half, center + half], dim=-1)
 
     def _evidence(self, cosine_NQC: Tensor, valid_NC: Tensor) -> Tensor:
-        best = cosine_NQC.masked_fill(~valid_NC[:, None], -1.0)
-        if best.shape[-1] == 0:
-            return cosine_NQC.new_zeros(cosine_NQC.shape[:2])
-        best_NQ = best.amax(-1)
-        evidence_NQ = (best_NQ - self.evidence_bias) * self.evidence_scale * self.metric_weight
-        return torch.where(valid_NC.any(1)[:, None], evidence_NQ, 0.0)
+        """Of the most alike close-up; a target without any shows nobody, which is as like the query as chance."""
+        best_NQ = cosine_NQC.new_full(cosine_NQC.shape[:2], NOBODY)
+        if cosine_NQC.shape[-1]:
+            most_NQ = cosine_NQC.masked_fill(~valid_NC[:, None], -1.0).amax(-1)
+            best_NQ = torch.where(valid_NC.any(1)[:, None], most_NQ, best_NQ)
+        return (best_NQ - self.evidence_bias) * self.evidence_scale * self.metric_weight

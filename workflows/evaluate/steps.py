@@ -35,7 +35,7 @@ from workflows.storage import JSON, Folder
 if TYPE_CHECKING:
     from modeling.ps_reid.person_encoder import PersonEncoder
 
-CODE_VERSION = "2"  # raised when the same inputs would give other rows
+CODE_VERSION = "3"  # raised when the same inputs would give other rows
 PAIR_GROUP_ROWS = 1024  # rows that the judge of one frames part has to read for its own few
 ASKED = "asked.parquet"
 BATCH_PERSONS = 64  # embedded in one forward pass, at least

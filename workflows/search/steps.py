@@ -38,7 +38,7 @@ from workflows.storage import JSON, Folder
 if TYPE_CHECKING:
     from modeling.judging import PairJudge
 
-CODE_VERSION = "2"  # raised when the same inputs would give other rows
+CODE_VERSION = "3"  # raised when the same inputs would give other rows
 SHORTLIST_GROUP_ROWS = 1024  # rows that the judge of one frames part has to read for its own few
 JUDGED_GROUP_ROWS = 512  # rows that the ranking of one query group has to read for its own few
 

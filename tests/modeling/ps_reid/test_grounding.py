@@ -39,11 +39,23 @@ def test_the_weight_multiplies_what_the_metric_says_and_nothing_else() -> None:
     torch.testing.assert_close(more, 3 * evidence)
 
 
-def test_a_frame_without_persons_has_no_evidence() -> None:
+def test_a_frame_without_persons_counts_as_one_with_a_stranger() -> None:
+    """Evidence lies below 0 for nearly all frames: without it, a frame of nobody would be ranked first."""
     candidates = _candidates()
     alone = Candidates(
         candidates.states_NKD[:, 2:], candidates.boxes_NK4[:, 2:], candidates.valid_NK[:, 2:],
         candidates.close_ups_NCM[:, :0],
     )  # fmt: skip
-    grounded = Grounding(DIM)(torch.ones(1, 2, DIM), torch.ones(2, METRIC), alone, SCALE)
-    assert grounded.evidence_NQ.tolist() == [[0.0, 0.0]] and grounded.logits_NQK.shape == (1, 2, 1)
+    grounded = Grounding(DIM, metric_weight=2.0)(torch.ones(1, 2, DIM), torch.ones(2, METRIC), alone, SCALE)
+    assert grounded.evidence_NQ.tolist() == [[-10.0, -10.0]] and grounded.logits_NQK.shape == (1, 2, 1)
+
+
+def test_a_frame_without_persons_is_judged_alike_beside_fuller_ones() -> None:
+    candidates = _candidates()
+    empty = torch.tensor([[False, False, True]])
+    both = Candidates(
+        candidates.states_NKD.expand(2, -1, -1), candidates.boxes_NK4.expand(2, -1, -1),
+        torch.cat([candidates.valid_NK, empty]), candidates.close_ups_NCM.expand(2, -1, -1),
+    )  # fmt: skip
+    grounded = Grounding(DIM)(torch.ones(2, 1, DIM), torch.ones(1, METRIC), both, SCALE)
+    assert grounded.evidence_NQ[1].tolist() == [-5.0]
