@@ -33,12 +33,12 @@ def questions_of(benchmark: Benchmark, modalities: Sequence[Modality]) -> list[Q
 
 
 def questions_table(benchmark: Benchmark, questions: Sequence[Question]) -> pa.Table:
-    """QUERIES rows, without the spans that are not asked with."""
+    """QUERIES rows, without the spans that are not asked with; what is left of a query asks as its parts allow."""
     rows = []
     for question in questions:
         row = {**benchmark.queries[question.query_id], "query_id": question.question_id}
         dropped = DROPPED[question.modality]
-        rows.append(row if dropped is None else {**row, dropped: None})
+        rows.append(row if dropped is None else {**row, dropped: None, "task": None})
     return pa.Table.from_pylist(rows, QUERIES)
 
 
