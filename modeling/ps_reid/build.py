@@ -1,7 +1,10 @@
 """A PS-ReID model from its config: published parts where the config names a source, random ones where it does not."""
 
+from collections.abc import Collection
+
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -11,6 +14,7 @@ from modeling.backbones.sam import build_sam, load_sam
 from modeling.errors import ConfigError
 from modeling.instruct_reid.checkpoint import load_irm
 from modeling.ps_reid.config import PRESETS, LanguageConfig, PsReidConfig, SegmentationConfig, VisionConfig
+from modeling.ps_reid.grounding import Finding
 from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.model import PsReid
 from modeling.ps_reid.prompt import PromptTemplate
@@ -75,6 +79,21 @@ def with_metric(model: PsReid, source: str) -> PsReid:
     return model
 
 
+def with_finding(model: PsReid) -> PsReid:
+    """The model with states that what they point to joins (`joins_found`); it gives the same as before until trained.
+
+    Raises ConfigError where nothing points.
+    """
+    if model.grounding is None:
+        raise ConfigError(
+            "this model has no grounding (has_grounding: false), so nothing is found that could be joined"
+        )
+    if model.grounding.finding is None:
+        model.grounding.finding = Finding(model.language.config.hidden_size).to(model.device)
+    model.config = model.config.model_copy(update={"joins_found": True})
+    return model
+
+
 def with_segmentation(model: PsReid, module: SegmentationModule, config: SegmentationConfig) -> PsReid:
     """The model with another one's SAM. Raises ConfigError when the widths of their prompts differ."""
     if module.prompt_dim != model.segmentation.prompt_dim:
@@ -84,6 +103,36 @@ def with_segmentation(model: PsReid, module: SegmentationModule, config: Segment
         )
     model.segmentation = module.to(model.device)
     model.config = model.config.model_copy(update={"segmentation": config})
+    return model
+
+
+def with_fresh_parts(model: PsReid, parts: Collection[str], *, seed: int) -> PsReid:
+    """The model with random weights, decided by `seed`, in these parts (`trainable_parts`, or "lora").
+
+    Raises ConfigError for a part that comes with published weights, or that the model has not.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = PsReid(
+            model.config,
+            vision=model.vision,
+            language=model.language,
+            template=model.template,
+            segmentation=model.segmentation,
+            metric=model.metric if isinstance(model.metric, InstructMetric) else None,
+        )
+        words = model.language
+        new.control.start_from(words.get_input_embeddings().weight.cpu(), words.get_output_embeddings().weight.cpu())
+        own, drawn = trainable_parts(model), trainable_parts(new)
+        can_be_drawn = sorted({"lora"} | {name for name in drawn if drawn[name] is not own[name]})
+        if others := sorted(set(parts) - set(can_be_drawn)):
+            raise ConfigError(f"{', '.join(others)} cannot begin anew; what can: {', '.join(can_be_drawn)}")
+        for name in own:
+            if name in parts:
+                own[name].load_state_dict(drawn[name].state_dict())
+        for module in model.language.modules():
+            if "lora" in parts and isinstance(module, LoraLayer):
+                module.reset_lora_parameters("default", init_lora_weights=True)
     return model
 
 

@@ -90,6 +90,12 @@ class PsReidConfig(_Frozen):
     """Detected persons shown beside the scene as close-ups, best first; 0 is the paper's scene alone."""
     has_grounding: bool = True
     """Whether query and close-ups share a metric that helps the decision and places the box (ours)."""
+    joins_found: bool = False
+    """Whether what the decision points to joins the decision state, before the answer, eq. 9 and the mask prompt read
+    it (ours): a small language model's own few tokens hardly see the target."""
+    adds_evidence: bool = True
+    """Whether the metric's evidence is added to the [SEG] logit (ours); else the decision state alone decides, as in
+    the paper, and the metric has to reach it through what it points to (`joins_found`)."""
     metric_dim: int = 256
     """Width of the person embedding used by recall and by the grounding."""
     metric_source: str | None = None
@@ -110,6 +116,10 @@ class PsReidConfig(_Frozen):
     def _grounding_needs_close_ups(self) -> "PsReidConfig":
         if self.has_grounding and self.close_ups == 0:
             raise ValueError("has_grounding needs close_ups > 0; set has_grounding: false for the scene alone")
+        if self.joins_found and not self.has_grounding:
+            raise ValueError("joins_found needs has_grounding: without it nothing points to a person")
+        if self.has_grounding and not (self.adds_evidence or self.joins_found):
+            raise ValueError("adds_evidence: false needs joins_found: true, or the metric would reach no score")
         return self
 
 
@@ -127,6 +137,7 @@ def _tiny() -> PsReidConfig:
         iou_head_width=96,
     )  # fmt: skip
     return PsReidConfig(
+        joins_found=True,
         vision=VisionConfig(
             tower=_tower(192, 6, 3), query_height_px=128, query_width_px=64, scene_height_px=144, scene_width_px=256
         ),
@@ -141,6 +152,7 @@ def _small() -> PsReidConfig:
         global_attention_blocks=(2, 5), window_size=8, prompt_width=192, decoder_num_heads=6, decoder_mlp_width=768,
     )  # fmt: skip
     return PsReidConfig(
+        joins_found=True,
         vision=VisionConfig(
             tower=_tower(384, 12, 6), query_height_px=256, query_width_px=128, scene_height_px=288, scene_width_px=512
         ),

@@ -111,7 +111,11 @@ class PsReid(nn.Module):
         self.control = ControlTokens(dim)
         self.metric: Metric | InstructMetric = metric or Metric(width, dim, config.metric_dim)
         self.hint = nn.Linear(dim, dim, bias=False) if config.has_grounding else None
-        self.grounding = Grounding(dim, metric_weight=config.metric_weight) if config.has_grounding else None
+        self.grounding = (
+            Grounding(dim, metric_weight=config.metric_weight, joins_found=config.joins_found)
+            if config.has_grounding
+            else None
+        )
         self.box_head = None if config.has_grounding else BoxHead(dim)
         self.mask_prompt = MaskPromptHead(dim, segmentation.prompt_dim)
         self.query_grid = vision.grid(config.vision.query_height_px, config.vision.query_width_px)
@@ -260,15 +264,20 @@ class PsReid(nn.Module):
 
     def read_out(self, states_NQD: Tensor, metric_QM: Tensor, candidates: Candidates) -> Decisions:
         """Control-token logits and box of every decision state."""
-        logits = self.control.logits(states_NQD).float()
-        seg_row = torch.zeros(3, device=logits.device).index_fill(0, torch.tensor(SEG, device=logits.device), 1.0)
-        logits = logits - self.config.score_bias * seg_row
         if self.grounding is None:
             assert self.box_head is not None
-            return Decisions(states_NQD, logits, self.box_head(states_NQD), None)
+            return Decisions(states_NQD, self._control_logits(states_NQD), self.box_head(states_NQD), None)
         grounded = self.grounding(states_NQD, metric_QM, candidates, self.metric.scale)
-        logits = logits + grounded.evidence_NQ[..., None] * seg_row
-        return Decisions(states_NQD, logits, grounded.boxes_NQ4, grounded.logits_NQK)
+        evidence = grounded.evidence_NQ if self.config.adds_evidence else 0.0
+        logits = self._control_logits(grounded.states_NQD, evidence)
+        return Decisions(grounded.states_NQD, logits, grounded.boxes_NQ4, grounded.logits_NQK)
+
+    def _control_logits(self, states_NQD: Tensor, evidence_NQ: Tensor | float = 0.0) -> Tensor:
+        """(N, Q, 3); the metric's evidence, and the config's bias, move [SEG]."""
+        logits = self.control.logits(states_NQD).float()
+        seg_row = torch.zeros(3, device=logits.device).index_fill(0, torch.tensor(SEG, device=logits.device), 1.0)
+        moved = torch.as_tensor(evidence_NQ - self.config.score_bias, device=logits.device)
+        return logits + moved[..., None] * seg_row
 
     # ---- persons
 

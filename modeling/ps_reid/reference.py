@@ -159,7 +159,7 @@ class PlainJudge:
         candidates = self.model.candidates(target_1TD, tokens)
         decisions = self.model.read_out(states_TD[-1][None, None], metric_1M, candidates)
         score = float(decisions.scores_NQ)
-        prompt = self.model.mask_prompt(states_TD[-1]).float().cpu().numpy()
+        prompt = self.model.mask_prompt(decisions.states_NQD[0, 0]).float().cpu().numpy()
         box = decisions.boxes_NQ4[0, 0].float().clamp(0, 1).cpu().numpy()
         box_xyxy_px = box * np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
         return PairDecision(score, score > self.threshold, MaskPrompt(prompt, box_xyxy_px))

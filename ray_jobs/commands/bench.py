@@ -1,4 +1,4 @@
-"""`psreid bench judge | recall | shortlist | ingest | pipeline | memory | train`: beside the plain way of doing it."""
+"""`psreid bench WHAT`: judge, recall, shortlist, ingest, pipeline, memory, train, attention: beside the plain way."""
 
 import argparse
 
@@ -17,17 +17,17 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        choices=("judge", "recall", "shortlist", "ingest", "pipeline", "memory", "train"),
+        choices=("judge", "recall", "shortlist", "ingest", "pipeline", "memory", "train", "attention"),
         help="judge: shared computation against one forward per pair; recall: exact top-k against faiss; "
         "shortlist: a search against one that judged everything; ingest: against plain PyAV; "
         "pipeline: Ray and the ledger against a bare loop; memory: peaks of driver and workers as an archive grows; "
-        "train: Ray Train and DeepSpeed against a bare loop",
+        "train: Ray Train and DeepSpeed against a bare loop; attention: joint against separated, trained equally long",
     )
     parser.add_argument(
         "source",
         nargs="?",
         metavar="SOURCE",
-        help="ingest: a video; pipeline, train: a frames folder; shortlist: a search; memory: an archive by synth",
+        help="ingest: a video; pipeline, train: a frames folder; shortlist: a search; memory, attention: by synth",
     )
     parser.add_argument(
         "--model", metavar="M", help="name or path of the model, for judge and pipeline (default: tiny)"
@@ -57,6 +57,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--workers", type=int, metavar="W", help="workers, one core each (default: 2)")
     train.add_argument("--zero-stage", type=int, choices=(0, 1, 2, 3), help="DeepSpeed ZeRO (default: 1)")
     train.add_argument("--steps", type=int, metavar="N", help="steps timed of each way (default: 12)")
+    attention = parser.add_argument_group("attention")
+    attention.add_argument("--training", metavar="FILE", help="settings of `psreid train psreid` that both ways share")
+    attention.add_argument("--gallery", metavar="NAME", help="what is measured on (default: TestG100)")
+    attention.add_argument("--out", metavar="OUT", help="where a killed run continues (default: nothing is kept)")
     others = parser.add_argument_group("ingest and pipeline")
     others.add_argument("--every", type=int, metavar="N", help="every N-th frame of the video (default: all)")
     others.add_argument("--least-s", type=float, metavar="S", help="least seconds of a run (default: 30; pipeline 60)")
@@ -76,7 +80,7 @@ def _plan(config: BenchConfig) -> Plan:
 
 COMMAND = Command(
     name="bench",
-    help="Time the work beside the plain way of doing it: judge, recall, shortlist, ingest, pipeline, memory, train.",
+    help="Time the work beside the plain way: judge, recall, shortlist, ingest, pipeline, memory, train, attention.",
     config_class=BenchConfig,
     add_arguments=_add_arguments,
     run=_run,

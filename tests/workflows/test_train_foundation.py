@@ -89,6 +89,15 @@ def test_a_given_metric_stays_as_it_is_and_every_step_judges_pairs(samples: Samp
     assert model_identity(str(folder / "model" / METRIC_FOLDER)) == model_identity(str(tmp_path / "irm"))
 
 
+def test_a_start_without_it_learns_to_join_what_it_finds(samples: Samples, tmp_path: Path) -> None:
+    save_model(small_model(), tmp_path / "start")
+    start = Start(model=str(tmp_path / "start"), joins_found=True)
+    FoundationRun(tmp_path / "run", small_config(), samples, PLAN, start=start).run()
+    trained = load_model(str(tmp_path / "run/model"))
+    assert trained.config.joins_found and trained.grounding is not None and trained.grounding.finding is not None
+    assert trained.grounding.finding.join.weight.abs().max() > 0
+
+
 def test_another_models_sam_is_taken_once_with_its_zoom(samples: Samples, tmp_path: Path) -> None:
     config = small_config()
     zooming = config.segmentation.model_copy(update={"zoom": 1.5})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from modeling.errors import ConfigError, DataError
 from modeling.instruct_reid.attributes import ATTRIBUTES, UNKNOWN_LABEL
@@ -16,6 +17,7 @@ from modeling.instruct_reid.config import PRESETS, IrmConfig
 from modeling.instruct_reid.instructions import SENTENCES, TASKS
 from tests.modeling.instruct_reid.small_irm import IMAGE, WORDS, small_irm
 from tests.workflows.reid_archive import reid_archive
+from workflows.train import irm_batching
 from workflows.train.irm_batching import ReidBatcher
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_run import IrmRun, learning_rate
@@ -73,6 +75,17 @@ def test_any_number_of_workers_trains_every_task_and_shares_the_same_step(
     assert counts == dict.fromkeys(TASKS, 2)
 
 
+def test_a_task_gets_its_share_of_every_round(samples: ReidSamples) -> None:
+    sampler = _sampler(samples, shares={"VI": 3, "Trad": 2})
+    for first in (0, 9, 18):
+        counts = Counter(sampler.task_of(step) for step in range(first, first + 9))
+        assert counts == {"Trad": 2, "CC": 1, "CTCC": 1, "VI": 3, "T2I": 1, "LI": 1}
+    with pytest.raises(ValidationError, match=r"task_shares names VI, which tasks \(CC, LI\) leaves out"):
+        IrmTrainConfig.model_validate({
+            "what": "irmpp", "frames": [], "out": "o", "tasks": ["cc", "li"], "task_shares": {"vi": 2, "li": 2},
+        })  # fmt: skip
+
+
 def test_a_draw_depends_on_seed_and_step_alone(samples: ReidSamples) -> None:
     one, same, other = (_sampler(samples, seed=seed).draw(7) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.rows, same.rows)
@@ -92,7 +105,7 @@ def test_each_task_draws_what_it_is_about(samples: ReidSamples) -> None:
                 assert infrared[:2].all() != infrared[2:].all() and infrared[0] == infrared[1]
             else:
                 assert not infrared.any()
-            if draw.task == "Trad":
+            if draw.task in ("Trad", "VI"):
                 assert len(set(clothes.tolist())) == 1
             if draw.task in ("CC", "CTCC"):
                 assert not set(clothes[:2].tolist()) & set(clothes[2:].tolist())
@@ -122,6 +135,27 @@ def test_batches(samples: ReidSamples) -> None:
         if draw.task in SENTENCES:
             texts = irm.instruction.tokenizer.batch_decode(batch.instructions.token_ids, skip_special_tokens=True)
             assert all(any(text.strip() in s for s in SENTENCES[draw.task]) for text in texts)
+
+
+def test_half_of_the_pictures_across_spectra_lose_their_colours(
+    samples: ReidSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float | None] = []
+    plain = irm_batching.photometric
+
+    def noting(pixels: torch.Tensor, generator: torch.Generator, **settings: Any) -> torch.Tensor:
+        shares.append(settings["colourless_share"])
+        return plain(pixels, generator, **settings)
+
+    monkeypatch.setattr(irm_batching, "photometric", noting)
+    sampler, batcher = _sampler(samples), ReidBatcher(samples, small_irm(), seed=0, augment_strength=0.5)
+    draws = [sampler.draw(step) for step in range(6)]
+    for step, draw in enumerate(draws):
+        batcher.batch(draw, step)
+    assert shares == [0.5 if draw.task == "VI" else None for draw in draws]
+    crops = torch.rand(64, 3, 8, 4, generator=torch.manual_seed(0))
+    spread = plain(crops, torch.manual_seed(0), colourless_share=0.5).std(dim=1).amax((1, 2))
+    assert 20 < int((spread < 1e-6).sum()) < 44
 
 
 def test_attributes_of_pictures_and_of_what_is_asked(samples: ReidSamples) -> None:

@@ -124,6 +124,34 @@ def test_the_exported_model_is_the_trained_one(inputs: dict[str, Any], tables: A
     assert evaluation is not None and 0 <= float(evaluation["eval_mAP"]) <= 1 and float(evaluation["eval_queries"]) >= 2
 
 
+def test_fresh_parts_are_drawn_by_the_seed_and_exported_though_nobody_trains_them(
+    inputs: dict[str, Any], tables: Any, tmp_path: Path
+) -> None:
+    settings = {"fresh": ["control_tokens", "target_adapter", "lora"], "stage2": {"steps": 0}, "eval_queries": 0}
+    config = train_config(inputs, tmp_path / "run", **settings)
+    stored, start, other = (
+        dict(model.named_parameters())
+        for model in (
+            load_model(inputs["start_from"]),
+            start_model(config),
+            start_model(config.model_copy(update={"seed": 1})),
+        )
+    )
+    changed = {name for name in start if not torch.equal(start[name], stored[name])}
+    by_seed = {name for name in start if not torch.equal(start[name], other[name])}
+    assert by_seed <= changed
+    for names in (changed, by_seed):
+        assert {name.split(".")[0] for name in names} == {"control", "target_adapter", "language"}
+        assert all("lora_" in name for name in names if name.startswith("language"))
+    train(config, tables)
+    exported = dict(load_model(str(tmp_path / "run/model")).named_parameters())
+    assert torch.equal(exported["control.embed"], start["control.embed"]), "stage 1 trains the adapters alone"
+    assert not torch.equal(exported["target_adapter.expand.weight"], start["target_adapter.expand.weight"])
+    for part in ("mask_decoder", "vision"):
+        with pytest.raises(ConfigError, match=f"{part} cannot begin anew; what can: .*control_tokens.*lora"):
+            start_model(train_config(inputs, tmp_path, fresh=[part]))
+
+
 def test_recomputed_activations_and_accumulation_change_memory_and_not_the_curve(
     inputs: dict[str, Any], tables: Any, tmp_path: Path
 ) -> None:
@@ -143,7 +171,7 @@ def test_bf16_stays_near_fp32(inputs: dict[str, Any], tables: Any, tmp_path: Pat
 def test_shares_are_the_batch_dealt_out(inputs: dict[str, Any], tables: Any) -> None:
     """Whatever the number of workers, every query and target looks the same, and each mask is learned once."""
     config = train_config(inputs, Path("unused"), other_targets=1, mask_frames=3)
-    model = start_model(config.start_from, config.preset)
+    model = start_model(config)
     grid = GridMaker(FrameStore(tables), model, seed=config.seed)
     draw = PairSampler(tables.catalogue, draw_plan(config), frozenset()).draw(7)
     assert len(draw.frames) == config.targets == 7
@@ -184,7 +212,7 @@ def test_the_catalogue_does_not_depend_on_the_order_of_parts(tables: Any) -> Non
 
 def test_a_stage_trains_its_parts_alone(inputs: dict[str, Any]) -> None:
     """The rows of table III: adapters; with the mask decoder; with LoRA. The vocabulary is never among them."""
-    model = start_model(inputs["start_from"], "tiny")
+    model = start_model(train_config(inputs, Path("unused")))
     sets = (("query_adapter", "target_adapter"), ("mask_decoder",), ("lora",))
     sizes = [len(select_trainable(model, [part for chosen in sets[: n + 1] for part in chosen])) for n in range(3)]
     assert sizes[0] < sizes[1] < sizes[2]

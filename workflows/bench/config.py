@@ -11,6 +11,7 @@ NEEDS_SOURCE = {
     "pipeline": "a folder that `psreid ingest` or `psreid synth` wrote",
     "memory": "a folder that `psreid synth` wrote",
     "shortlist": "the output of a search with a shortlist",
+    "attention": "a benchmark (the OUT of `psreid synth`)",
     "train": "a frames folder with identities, masks and texts (`psreid synth` writes it at OUT/tables/frames)",
 }
 
@@ -18,13 +19,14 @@ NEEDS_SOURCE = {
 class BenchConfig(StepConfig):
     """What to time. Judge: the model alone; the others: this project's way beside the plain one."""
 
-    what: Literal["judge", "recall", "shortlist", "ingest", "pipeline", "memory", "train"]
+    what: Literal["judge", "recall", "shortlist", "ingest", "pipeline", "memory", "train", "attention"]
     """Judge: shared computation against one forward per pair. Recall: exact top-k against faiss. Shortlist: a search
     against one that judged everything. Ingest: against plain PyAV. Pipeline: against a loop. Memory: peaks of a small
-    and a large archive. Train: Ray Train and DeepSpeed against a plain torch loop."""
+    and a large archive. Train: Ray Train and DeepSpeed against a plain torch loop. Attention: joint against separated,
+    trained equally long."""
     source: str | None = None
-    """What to work on: a video for `ingest`, a frames folder for `pipeline`, a search for `shortlist`, an archive for
-    `memory`; `judge` and `recall` make up their own."""
+    """What to work on: a video for `ingest`, a frames folder for `pipeline` and `train`, a search for `shortlist`, an
+    archive for `memory`, a benchmark for `attention`; `judge` and `recall` make up their own."""
     against: str | None = None
     """For `shortlist`: the output of the same search with recall `none`."""
     model: str = "tiny"
@@ -64,6 +66,12 @@ class BenchConfig(StepConfig):
     """DeepSpeed ZeRO stage of `train`."""
     steps: Annotated[int, Field(ge=3)] = 12
     """Steps of `train` that are timed, of each way."""
+    training: str | None = None
+    """YAML file with the settings of `psreid train psreid` that both ways of `attention` share."""
+    gallery: str = "TestG100"
+    """Gallery of the benchmark that `attention` measures on."""
+    out: str | None = None
+    """Folder of the trainings of `attention`, from which a killed run continues; by default they are thrown away."""
 
     @model_validator(mode="after")
     def _check_source(self) -> "BenchConfig":
@@ -71,6 +79,8 @@ class BenchConfig(StepConfig):
             raise ValueError(f"bench {self.what} needs {NEEDS_SOURCE[self.what]}: psreid bench {self.what} SOURCE")
         if self.what == "shortlist" and self.against is None:
             raise ValueError("bench shortlist needs the search that judged everything: --against EXHAUSTIVE")
+        if self.what == "attention" and self.training is None:
+            raise ValueError("bench attention trains: give the settings of `psreid train psreid` with --training FILE")
         if self.what not in NEEDS_SOURCE and self.source is not None:
             raise ValueError(f"bench {self.what} makes up its own data and takes no source, got {self.source!r}")
         return self

@@ -20,6 +20,7 @@ def run_bench(config: BenchConfig, progress: Progress) -> Summary:
         "pipeline": _pipeline,
         "memory": _memory,
         "train": _train,
+        "attention": _attention,
     }
     return ways[config.what](config, progress)
 
@@ -51,6 +52,9 @@ def plan_bench(config: BenchConfig) -> Plan:
         return Plan({"search": str(config.source), "against": str(config.against)})
     if config.what == "train":
         return Plan({"frames": str(config.source), "workers": config.workers, "steps of each way": config.steps})
+    if config.what == "attention":
+        lines = {"benchmark": str(config.source), "gallery": config.gallery, "training": str(config.training)}
+        return Plan(lines | {"ways": "separated, then joint for as long"})
     least_s = config.least_s or (INGEST_RUN_S if config.what == "ingest" else PIPELINE_RUN_S)
     return Plan({"source": str(config.source), "runs": NUM_RUNS, "seconds each, at least": least_s}, NUM_RUNS * least_s)
 
@@ -65,6 +69,29 @@ def _train(config: BenchConfig, progress: Progress) -> Summary:
         f"{figures['ratio']:.2f} of it (aim {figures['target_ratio']})."
     )
     return _summary(headline, "train", figures)
+
+
+def _attention(config: BenchConfig, progress: Progress) -> Summary:
+    from workflows.bench.attention import bench_attention
+
+    ways = bench_attention(config, progress)
+    lines = [
+        f"{'':<11}{'steps':>7}{'train s':>9}{'pairs/s, train':>16}{'judge':>8}"
+        + "".join(f"{name:>11}" for name in ways[0].scores)
+    ]
+    for way in ways:
+        scores = "".join(f"{'-' if v is None else format(100 * v, '.1f'):>11}" for v in way.scores.values())
+        lines.append(
+            f"{way.attention:<11}{way.steps:>7}{way.train_s:>9.0f}{way.train_pairs_per_s:>16.1f}"
+            f"{way.judged_pairs_per_s:>8.1f}{scores}"
+        )
+    separated, joint = ways
+    headline = (
+        f"In {separated.train_s:.0f} s of training separated sees {separated.train_pairs_per_s:.1f} pairs/s, joint "
+        f"{joint.train_pairs_per_s:.1f}; they judge {separated.judged_pairs_per_s:.1f} and "
+        f"{joint.judged_pairs_per_s:.1f} pairs/s a worker on {config.gallery}."
+    )
+    return Summary(headline, "", details=lines, record={"attention": [asdict(way) for way in ways]})
 
 
 def _judge(config: BenchConfig, progress: Progress) -> Summary:

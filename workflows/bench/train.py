@@ -108,7 +108,7 @@ def plain_seconds(settings: PsReidTrainConfig, tables: Any) -> list[float]:
 
     torch.set_num_threads(settings.workers)
     dtype, stage = DTYPES[settings.precision], settings.stage2
-    model = start_model(settings.start_from, settings.preset, published_dtype=dtype)
+    model = start_model(settings, published_dtype=dtype)
     select_trainable(model, stage.trains)
     prepare_for_training(model, frozen_dtype=dtype, lora_dropout=settings.lora_dropout)
     parameters = [p for p in model.parameters() if p.requires_grad]

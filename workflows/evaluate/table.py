@@ -29,6 +29,8 @@ from workflows.progress import Progress, Summary
 from workflows.storage import JSON, Folder
 
 NAME_WIDTH, CELL_WIDTH = 44, 13
+BEST_GIOU = "best giou"
+"""gIoU at the threshold that is best in the gallery: a training of other parts leaves scores with another zero."""
 
 
 @dataclass(frozen=True)
@@ -141,15 +143,15 @@ def table_lines(table: PaperTable, stored: Mapping[str, Any]) -> Iterator[str]:
     """The table as text, a block a gallery: ours as mean ± spread over seeds, the paper's behind a bar; percent."""
     by_name = {variant["name"]: variant["runs"] for variant in stored["variants"]}
     for gallery in stored["galleries"]:
-        head = "".join(f"{name:>{CELL_WIDTH}}" for name in METRICS)
+        head = "".join(f"{name:>{CELL_WIDTH}}" for name in (*METRICS, BEST_GIOU))
         yield f"{gallery + ', percent':<{NAME_WIDTH}}{head} |{' paper':<{CELL_WIDTH}}"
         for variant in table.variants:
             runs = [run["scores"].get(gallery, {}) for run in by_name.get(variant.name, [])]
-            values = [mean_and_spread([run.get(metric) for run in runs]) for metric in METRICS]
+            values = [mean_and_spread([run.get(metric) for run in runs]) for metric in (*METRICS, BEST_GIOU)]
             cells = "".join(f"{value:>{CELL_WIDTH}}" for value in values)
             yield f"{variant.name:<{NAME_WIDTH}}{cells} | {paper_figures(variant.paper.get(gallery))}"
         for name, figures in table.others.items():
-            blank = " " * (CELL_WIDTH * len(METRICS))
+            blank = " " * (CELL_WIDTH * (len(METRICS) + 1))
             yield f"{name:<{NAME_WIDTH}}{blank} | {paper_figures(figures.get(gallery))}"
         yield ""
 
@@ -178,8 +180,12 @@ def _scores_of(measurement: Measurement, variant: Variant, galleries: Sequence[s
     """gallery -> metric -> a fraction of 1, of frames in every case; null where a ranking has no masks."""
     found = measurement.frame_scores or measurement.scores
     modality = variant.modality if (variant.modality, galleries[0]) in found else next(iter(found))[0]
-    records = {gallery: found[modality, gallery].record() for gallery in galleries}
-    return {gallery: {name: record.get(name) for name in METRICS} for gallery, record in records.items()}
+    scores: dict[str, JSON] = {}
+    for gallery in galleries:
+        best = measurement.thresholds.get((modality, gallery))
+        record = found[modality, gallery].record() | {BEST_GIOU: best.giou if best else None}
+        scores[gallery] = {name: record.get(name) for name in (*METRICS, BEST_GIOU)}
+    return scores
 
 
 def _shared_training(config: EvaluateConfig) -> StepConfig:

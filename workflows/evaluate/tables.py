@@ -12,7 +12,9 @@ from workflows.storage import JSON
 
 METRICS = ("giou", "ciou", "top1", "mAP")
 Figures = tuple[float | None, float | None, float | None, float | None]
-ADAPTERS = ("query_adapter", "target_adapter", "place")
+ADAPTERS = ("query_adapter", "target_adapter", "place", "control_tokens", "grounding")
+"""With what no pretraining has: the new tokens, and our head that points to persons."""
+PIXEL_DECODER = ("mask_decoder", "mask_prompt")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ TABLE_3 = PaperTable(
         Variant("adapters", training={"stage2.trains": ADAPTERS}, paper=_g100(37.1, 37.6, 58.1, 42.0)),
         Variant(
             "adapters, mask decoder",
-            training={"stage2.trains": (*ADAPTERS, "mask_decoder", "mask_prompt")},
+            training={"stage2.trains": (*ADAPTERS, *PIXEL_DECODER)},
             paper=_g100(50.2, 46.7, 75.3, 56.8),
         ),
         Variant("adapters, mask decoder, LoRA", paper=_g100(54.7, 50.8, 80.0, 65.5)),

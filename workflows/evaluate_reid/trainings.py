@@ -125,7 +125,9 @@ class SharedTraining:
         for task in self.tasks:
             if task in table.tasks:
                 warmup = math.ceil(self.config.warmup_steps / len(self.tasks))
-                changes: dict[str, JSON] = {"tasks": [task], "steps": self.steps_alone, "warmup_steps": warmup}
+                changes: dict[str, JSON] = {
+                    "tasks": [task], "task_shares": {}, "steps": self.steps_alone, "warmup_steps": warmup,
+                }  # fmt: skip
                 yield self._training(variant, seed, changes if task in ADAPTIVE_TASKS else SAME_TRIPLET | changes)
 
     def _training(self, variant: Variant, seed: int, changes: dict[str, JSON]) -> Training:

@@ -24,11 +24,20 @@ def sample_windows(
     return F.grid_sample(crops_B3HW, grid, padding_mode="border", align_corners=False)
 
 
-def photometric(pixels_B3HW: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> Tensor:
+COLOURLESS_SHARE = 0.12
+"""Crops that lose their colours at full strength."""
+
+
+def photometric(
+    pixels_B3HW: Tensor, generator: torch.Generator, *, strength: float = 1.0, colourless_share: float | None = None
+) -> Tensor:
     """Exposure, contrast, gamma, white balance, saturation and now and then no colour at all, per crop.
 
     A picture without colour mixes the channels by chance: infrared light sees other greys than the eye.
+    `colourless_share` of the crops are so; by default some, by the strength.
     """
+    if colourless_share is None:
+        colourless_share = COLOURLESS_SHARE * strength
     count = len(pixels_B3HW)
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:
@@ -41,7 +50,7 @@ def photometric(pixels_B3HW: Tensor, generator: torch.Generator, *, strength: fl
     out = (out - mean) * uniform(0.6, 1.35) + mean + uniform(-0.06, 0.06)
     grey = out.mean(1, keepdim=True)
     saturation = uniform(0.45, 1.35)
-    colourless = torch.rand(count, 1, 1, 1, generator=generator) < 0.12 * strength
+    colourless = torch.rand(count, 1, 1, 1, generator=generator) < colourless_share
     shares = torch.rand(count, 3, 1, 1, generator=generator) + 0.05
     mixed = (out * shares / shares.sum(1, keepdim=True)).sum(1, keepdim=True)
     return torch.where(colourless, mixed, grey + (out - grey) * saturation).clamp(0, 1)

@@ -49,6 +49,8 @@ class FoundationConfig(StepConfig):
     """A trained model of the same preset whose weights the run starts from; None starts from random ones."""
     metric_source: str | None = None
     """An instruct-ReID model (name or folder) that becomes the metric, as it is; every step then trains on pairs."""
+    joins_found: bool = False
+    """Gives a start model that lacks it the joining of found persons to decision states; fresh models have it."""
 
 
 Part = Literal[
@@ -141,6 +143,10 @@ class PsReidTrainConfig(TrackedConfig):
     """A saved model (name or folder) whose weights the run starts from; None: the preset's, see there."""
     preset: str = "tiny"
     """Without start_from: `tiny` starts from the shipped weights, `7b` and `13b` load the published weights."""
+    attention: Literal["joint", "separated"] | None = None
+    """The attention it learns to judge under; by default the start model's."""
+    fresh: tuple[Part, ...] = ()
+    """Parts that begin with random weights all the same, as all that is not published does in the paper."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides what each step draws, how it is augmented, and which identities are held out."""
     stage1: AdapterStage = AdapterStage()

@@ -25,7 +25,7 @@ EXPORT_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16":
 
 def trained_model(config: PsReidTrainConfig, store: StateStore) -> PsReid:
     """The model of the newest checkpoints, as the search would load it, on the CPU."""
-    model = start_model(config.start_from, config.preset)
+    model = start_model(config)
     for stage in (1, 2):
         saved = store.newest(stage)
         if saved is not None:

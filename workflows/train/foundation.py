@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from modeling.errors import ConfigError
-from modeling.ps_reid.build import build_model, with_metric, with_segmentation
+from modeling.ps_reid.build import build_model, with_finding, with_metric, with_segmentation
 from modeling.ps_reid.checkpoint import load_model, load_segmentation, read_model_config, save_model
 from modeling.ps_reid.config import PsReidConfig
 from modeling.ps_reid.instruct_metric import InstructMetric
@@ -73,6 +73,8 @@ class Start:
     """The instruct-ReID model that becomes the metric."""
     sam: str | None = None
     """A PS-ReID whose SAM is taken, with its size and zoom."""
+    joins_found: bool = False
+    """Whether a model without it gets the joining of what was found to its decision states."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ class FoundationRun:
         if start.sam:
             other = local_model(start.sam)
             model = with_segmentation(model, load_segmentation(other), read_model_config(other).segmentation)
+        model = with_finding(model) if start.joins_found else model
         return with_metric(model, local_model(start.metric)) if start.metric else model
 
     def _restore(self) -> int:

@@ -22,6 +22,10 @@ SEEN_SHARE, PARTIAL_SHARE = 0.2, 0.3
 """Descriptions of LI that are the picture's own text, and those that leave some of the attributes out."""
 
 
+ACROSS_SPECTRA_COLOURLESS = 0.5
+"""Crops of VI that lose their colours, which no infrared picture has: what is left is what both spectra show."""
+
+
 class ReidBatcher:
     """Holds the samples and the model's sizes; a batch follows from the draw, the seed and the step."""
 
@@ -100,6 +104,7 @@ class ReidBatcher:
         flips = torch.rand(count, generator=generator) < 0.5
         pixels = sample_windows(crops, torch.cat([low, high], dim=1), self._size, flips)
         if self._strength > 0:
-            pixels = photometric(pixels, generator, strength=self._strength)
+            share = ACROSS_SPECTRA_COLOURLESS if draw.task == "VI" else None
+            pixels = photometric(pixels, generator, strength=self._strength, colourless_share=share)
             pixels = degrade(pixels, generator)
         return (erase(pixels, generator) - self._mean) / self._std

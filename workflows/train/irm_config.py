@@ -55,6 +55,8 @@ class IrmTrainConfig(StepConfig):
     """Whether the image encoder listens to instructions (eq. 3-6); by default IRM yes, IRM++ no."""
     tasks: tuple[Task, ...] = TASKS
     """All of them is multi-task learning, one is single-task learning. Tasks the data cannot ask are left out."""
+    task_shares: dict[Task, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Steps that a task has in each round of tasks, where it is not one: more for those that are learned slowly."""
     steps: Annotated[int, Field(ge=1)] = 4000
     """Optimizer steps of the whole run, over all tasks."""
     identities_per_step: Annotated[int, Field(ge=2)] = 32
@@ -123,6 +125,11 @@ class IrmTrainConfig(StepConfig):
         """Names of tasks in any case."""
         return tuple(named_task(str(name)) for name in value) if isinstance(value, list | tuple) else value
 
+    @field_validator("task_shares", mode="before")
+    @classmethod
+    def _named_shares(cls, value: object) -> object:
+        return {named_task(str(name)): share for name, share in value.items()} if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _even(self) -> "IrmTrainConfig":
         if self.pictures_per_identity % 2:
@@ -131,6 +138,8 @@ class IrmTrainConfig(StepConfig):
             )
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks are {self.tasks}: name at least one, and none twice")
+        if idle := sorted(set(self.task_shares) - set(self.tasks)):
+            raise ValueError(f"task_shares names {', '.join(idle)}, which tasks ({', '.join(self.tasks)}) leaves out")
         if self.workers and self.identities_per_step % self.workers:
             raise ValueError(
                 f"identities_per_step is {self.identities_per_step}: {self.workers} workers cannot share it evenly"

@@ -111,7 +111,7 @@ class IrmRun:
         self._optimizer = make_optimizer(self.objective, config)
         self._sampler = TaskSampler(
             samples, config.tasks, identities_per_step=config.identities_per_step,
-            pictures_per_identity=config.pictures_per_identity, seed=config.seed,
+            pictures_per_identity=config.pictures_per_identity, seed=config.seed, shares=config.task_shares,
         )  # fmt: skip
         self._batcher = ReidBatcher(
             samples, self.objective.irm, seed=config.seed, augment_strength=config.augment_strength

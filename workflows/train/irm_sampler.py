@@ -9,6 +9,7 @@ Shapes: B = P x K samples of a draw, K in a row of each identity: queries first,
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,11 @@ class TaskSampler:
         identities_per_step: int,
         pictures_per_identity: int,
         seed: int,
+        shares: Mapping[Task, int] = MappingProxyType({}),
         worker: int = 0,
         num_workers: int = 1,
     ) -> None:
+        """`shares` are the steps of each task in a round, one where it names none."""
         if pictures_per_identity < 2 or pictures_per_identity % 2:
             raise ConfigError(f"pictures_per_identity is {pictures_per_identity}; it must be even, half are queries")
         if identities_per_step % num_workers:
@@ -63,12 +66,13 @@ class TaskSampler:
         self._groups = np.split(order, np.flatnonzero(np.diff(samples.identity[order])) + 1)
         self._eligible = self._find_eligible(tasks)
         self.tasks = tuple(self._eligible)
+        self._round = [task for task in self.tasks for _ in range(shares.get(task, 1))]
 
     def task_of(self, step: int) -> Task:
-        """Every task once in each round of steps, in an order of its own."""
-        number, place = divmod(step, len(self.tasks))
-        order = np.random.default_rng([self._seed, 1, number]).permutation(len(self.tasks))
-        return self.tasks[int(order[place])]
+        """Every task by its share in each round of steps, in an order of the round's own."""
+        number, place = divmod(step, len(self._round))
+        order = np.random.default_rng([self._seed, 1, number]).permutation(len(self._round))
+        return self._round[int(order[place])]
 
     def num_identities(self, task: Task) -> int:
         """Identities that the task can use."""
@@ -93,6 +97,9 @@ class TaskSampler:
         found: dict[Task, list[int]] = {}
         for task in tasks:
             usable = [number for number, group in enumerate(self._groups) if self._can_ask(task, group)]
+            if task == "VI":  # where clothes are known, they stay on: to find a person in others is the task of CC
+                alike = [number for number in usable if len(self._in_both_spectra(self._groups[number]))]
+                usable = alike if len(alike) >= LEAST_IDENTITIES else usable
             if len(usable) >= LEAST_IDENTITIES:
                 found[task] = usable
             else:
@@ -123,6 +130,9 @@ class TaskSampler:
         infrared = samples.is_infrared[group]
         if task == "VI":
             sides = [group[infrared], group[~infrared]]
+            if len(shared := self._in_both_spectra(group)):
+                clothes = int(rng.choice(shared))
+                sides = [side[samples.clothes[side] == clothes] for side in sides]
             first = int(rng.integers(2))
             queries, gallery = self._some(sides[first], rng), self._some(sides[1 - first], rng)
             return queries, gallery, queries
@@ -139,6 +149,11 @@ class TaskSampler:
             return self._some(colour, rng, apart_from=gallery), gallery, self._some(in_target, rng)
         others = self._some(colour[samples.clothes[colour] != target], rng)
         return others, gallery, others if task == "CC" else self._some(in_target, rng)
+
+    def _in_both_spectra(self, group: Rows) -> NDArray[np.int64]:
+        """The clothes that an identity was seen in by infrared and by other cameras."""
+        clothes, infrared = self._samples.clothes[group], self._samples.is_infrared[group]
+        return np.intersect1d(clothes[infrared], clothes[~infrared])
 
     def _target_clothes(self, task: Task, colour: Rows, rng: np.random.Generator) -> int:
         """The clothes of the gallery pictures: for Trad a set that is seen twice, for LI one that has words."""

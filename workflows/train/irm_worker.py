@@ -87,7 +87,8 @@ class IrmWorker:
         self._objective = make_objective(config, samples).to(device).train()
         self._sampler = TaskSampler(
             samples, config.tasks, identities_per_step=config.identities_per_step,
-            pictures_per_identity=config.pictures_per_identity, seed=config.seed, worker=rank, num_workers=workers,
+            pictures_per_identity=config.pictures_per_identity, seed=config.seed, shares=config.task_shares,
+            worker=rank, num_workers=workers,
         )  # fmt: skip
         self._batcher = ReidBatcher(
             samples, self._objective.irm, seed=config.seed, augment_strength=config.augment_strength

@@ -7,22 +7,31 @@ from torch import Tensor, nn
 
 from modeling.errors import ConfigError, WeightsError
 from modeling.neck import Neck
-from modeling.ps_reid.build import build_model, named_preset, trainable_parts
+from modeling.ps_reid.build import build_model, named_preset, trainable_parts, with_fresh_parts
 from modeling.ps_reid.checkpoint import load_model
 from modeling.ps_reid.folder import SHIPPED_FOLDER
 from modeling.ps_reid.model import PsReid
 from workflows.tracking.registry import local_model
+from workflows.train.config import PsReidTrainConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def start_model(start_from: str | None, preset: str, *, published_dtype: torch.dtype = torch.float32) -> PsReid:
+def start_model(config: PsReidTrainConfig, *, published_dtype: torch.dtype = torch.float32) -> PsReid:
     """The model that training starts from: a saved one, a shipped one, or a preset's published weights.
 
-    `published_dtype` is that of the published language model and vision encoder, which are large.
+    What the settings call fresh has random weights, the same at every call. `published_dtype` is that of the published
+    language model and vision encoder, which are large.
 
     Raises ConfigError for a preset that has neither shipped nor published weights.
     """
+    model = _stored_model(config.start_from, config.preset, published_dtype)
+    if config.attention is not None:
+        model.config = model.config.model_copy(update={"attention": config.attention})
+    return with_fresh_parts(model, config.fresh, seed=config.seed) if config.fresh else model
+
+
+def _stored_model(start_from: str | None, preset: str, published_dtype: torch.dtype) -> PsReid:
     if start_from is not None:
         return load_model(local_model(start_from))
     if (SHIPPED_FOLDER / preset).is_dir():

@@ -86,6 +86,8 @@ def plan_psreid(config: PsReidTrainConfig) -> Plan:
     from workflows.train.memory import plan_lines
 
     model = read_model_config(config.start_from) if config.start_from else named_preset(config.preset)
+    if config.attention is not None:
+        model = model.model_copy(update={"attention": config.attention})
     frames = sum(open_step(uri, command="synth").manifest.rows for uri in config.frames)
     steps = config.stage1.steps + config.stage2.steps
     lines: dict[str, str | int | float] = {"frames": frames, "steps": steps}

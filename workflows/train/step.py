@@ -26,7 +26,7 @@ from workflows.train.samples import Samples, load_samples
 COLUMNS = ["camera_id", "image", "persons"]
 STEPS_SAMPLED = 6  # a round of all tasks; as many are run before, which find everything ready
 PARTS_SAMPLED = 4  # of each table
-RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from", "metric_source"}
+RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from", "metric_source", "joins_found"}
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,12 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
         model_config,
         samples,
         plan,
-        start=Start(model=config.start_from, metric=config.metric_source, sam=config.sam_from),
+        start=Start(
+            model=config.start_from,
+            metric=config.metric_source,
+            sam=config.sam_from,
+            joins_found=config.joins_found,
+        ),
         on_step=progress.advance,
     )
     run.run()

@@ -107,7 +107,7 @@ class StageRun:
         """The engine, at the newest checkpoint or the stage's start."""
         config, settings = self._config, self._task.settings
         dtype = DTYPES[config.precision]
-        model = start_model(config.start_from, config.preset, published_dtype=dtype)
+        model = start_model(config, published_dtype=dtype)
         saved = self._store.newest(self._task.stage)
         own = self._store.read(saved) if saved else {}
         earlier = earlier_values(self._store, self._task.stage)

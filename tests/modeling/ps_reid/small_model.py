@@ -30,7 +30,13 @@ TEXTS = (
 
 
 def small_config(
-    *, close_ups: int = 4, has_grounding: bool = True, prompts_box: bool = True, zoom: float | None = None
+    *,
+    close_ups: int = 4,
+    has_grounding: bool = True,
+    joins_found: bool = False,
+    adds_evidence: bool = True,
+    prompts_box: bool = True,
+    zoom: float | None = None,
 ) -> PsReidConfig:
     """Two layers of width 64; a scene of 4 x 6 tokens, close-ups of 4 x 2."""
     tower = TowerConfig(
@@ -44,6 +50,8 @@ def small_config(
     return PsReidConfig(
         close_ups=close_ups,
         has_grounding=has_grounding,
+        joins_found=joins_found,
+        adds_evidence=adds_evidence,
         metric_dim=16,
         adapter_hidden=48,
         vision=VisionConfig(tower=tower, query_height_px=32, query_width_px=16, scene_height_px=32, scene_width_px=48),
@@ -91,10 +99,10 @@ def grouped_query_model(num_kv_heads: int, *, seed: int = 0) -> PsReid:
 
 
 def enliven(model: PsReid) -> PsReid:
-    """Makes every part matter: LoRA's B and the box refinement start at zero, and fresh weights hardly attend."""
+    """Makes every part matter: some layers start at zero, as LoRA's B does, and fresh weights hardly attend."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name or "refine.2" in name:
+            if any(layer in name for layer in ("lora_B", "refine.2", "finding.join", "finding.lean")):
                 parameter.normal_(std=0.3)
             elif name.startswith("language.") and parameter.dim() == 2:
                 parameter.mul_(4)

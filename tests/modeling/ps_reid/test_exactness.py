@@ -34,6 +34,10 @@ MODELS: dict[str, Callable[[], PsReid]] = {
     "close-ups and grounding": small_model,
     "the paper's scene alone": lambda: small_model(paper_config()),
     "close-ups without grounding": lambda: small_model(small_config(has_grounding=False), seed=1),
+    "what is found joins the state": lambda: small_model(small_config(joins_found=True), seed=2),
+    "what is found decides through the state": lambda: small_model(
+        small_config(joins_found=True, adds_evidence=False), seed=3
+    ),
     "two key-value heads for four": lambda: grouped_query_model(2),
     "one key-value head for four": lambda: grouped_query_model(1),
 }

@@ -3,8 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
+from modeling.errors import ConfigError
+from modeling.ps_reid.build import with_finding
 from modeling.ps_reid.grounding import Candidates, Grounding
+from modeling.ps_reid.judge import Judge
+from modeling.ps_reid.model import PsReid
+from tests.modeling.ps_reid.small_model import all_pairs, ragged_queries, ragged_targets, small_config, small_model
 
 DIM, METRIC = 6, 4
 SCALE = torch.tensor(5.0)
@@ -59,3 +65,42 @@ def test_a_frame_without_persons_is_judged_alike_beside_fuller_ones() -> None:
     )  # fmt: skip
     grounded = Grounding(DIM)(torch.ones(2, 1, DIM), torch.ones(1, METRIC), both, SCALE)
     assert grounded.evidence_NQ[1].tolist() == [-5.0]
+
+
+def test_what_is_pointed_to_joins_the_state_and_nothing_does_before_it_has_learned() -> None:
+    torch.manual_seed(0)
+    grounding, candidates = Grounding(DIM, metric_weight=3.0, joins_found=True), _candidates()
+    decision, query_QM = torch.randn(1, 2, DIM), F.normalize(torch.randn(2, METRIC), dim=-1)
+    finding = grounding.finding
+    assert finding is not None
+    assert torch.equal(grounding(decision, query_QM, candidates, SCALE).states_NQD, decision)
+    torch.nn.init.normal_(finding.join.weight)
+    torch.nn.init.normal_(finding.lean.weight)
+    grounded = grounding(decision, query_QM, candidates, SCALE)
+    for query in range(2):
+        pointed = grounded.logits_NQK[0, query].softmax(-1)
+        seen = sum(share * state for share, state in zip(pointed, candidates.states_NKD[0], strict=True))
+        evidence = (candidates.close_ups_NCM[0] @ query_QM[query]).max() * 10 - 5
+        mixed = finding.mix(torch.cat([decision[0, query], seen, evidence[None]]))
+        joined = finding.join(F.gelu(mixed)) + evidence * finding.lean.weight[:, 0]
+        torch.testing.assert_close(grounded.states_NQD[0, query], decision[0, query] + joined)
+
+
+def test_a_trained_model_learns_to_join_what_it_finds_from_where_it_was() -> None:
+    queries, targets = ragged_queries(), ragged_targets()
+    pairs = all_pairs(queries, targets)
+
+    def scores(model: PsReid) -> list[float]:
+        judge = Judge(model)
+        encoded = {query_id: judge.encode_query(query) for query_id, query in queries.items()}
+        return [decision.score for decision in judge.judge(encoded, targets, pairs)]
+
+    before = scores(small_model())
+    model = with_finding(small_model())
+    assert model.config.joins_found and scores(model) == before
+    model.config = model.config.model_copy(update={"adds_evidence": False})
+    assert max(abs(score) for score in scores(model)) < max(abs(score) for score in before)
+    with pytest.raises(ValidationError, match="the metric would reach no score"):
+        small_config(adds_evidence=False)
+    with pytest.raises(ConfigError, match="has no grounding"):
+        with_finding(small_model(small_config(has_grounding=False)))
