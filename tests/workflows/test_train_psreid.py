@@ -152,6 +152,19 @@ def test_fresh_parts_are_drawn_by_the_seed_and_exported_though_nobody_trains_the
             start_model(train_config(inputs, tmp_path, fresh=[part]))
 
 
+def test_the_states_alone_may_be_made_to_decide(inputs: dict[str, Any], tables: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="adds_evidence: false needs joins_found: true"):
+        start_model(train_config(inputs, tmp_path, adds_evidence=False))
+    settings = {"joins_found": True, "adds_evidence": False, "stage1": {"steps": 0}, "eval_queries": 0}
+    config = train_config(inputs, tmp_path / "run", **settings)
+    start, again = (dict(start_model(config).named_parameters()) for _ in range(2))
+    assert start["grounding.finding.mix.weight"].equal(again["grounding.finding.mix.weight"])
+    train(config, tables)
+    exported = load_model(str(tmp_path / "run/model"))
+    assert exported.config.joins_found and not exported.config.adds_evidence
+    assert dict(exported.named_parameters())["grounding.finding.join.weight"].any(), "it has learned to join"
+
+
 def test_recomputed_activations_and_accumulation_change_memory_and_not_the_curve(
     inputs: dict[str, Any], tables: Any, tmp_path: Path
 ) -> None:

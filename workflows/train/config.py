@@ -147,6 +147,11 @@ class PsReidTrainConfig(TrackedConfig):
     """The attention it learns to judge under; by default the start model's."""
     fresh: tuple[Part, ...] = ()
     """Parts that begin with random weights all the same, as all that is not published does in the paper."""
+    joins_found: bool = False
+    """Gives a start model that lacks it the joining of found persons to decision states."""
+    adds_evidence: bool | None = None
+    """Whether the metric's evidence is added to the score; by default as in the start model. Without it the decision
+    states alone decide, as in the paper, so that an ablation shows what they learned."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides what each step draws, how it is augmented, and which identities are held out."""
     stage1: AdapterStage = AdapterStage()

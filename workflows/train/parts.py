@@ -3,12 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from modeling.errors import ConfigError, WeightsError
 from modeling.neck import Neck
-from modeling.ps_reid.build import build_model, named_preset, trainable_parts, with_fresh_parts
+from modeling.ps_reid.build import build_model, named_preset, trainable_parts, with_finding, with_fresh_parts
 from modeling.ps_reid.checkpoint import load_model
+from modeling.ps_reid.config import PsReidConfig
 from modeling.ps_reid.folder import SHIPPED_FOLDER
 from modeling.ps_reid.model import PsReid
 from workflows.tracking.registry import local_model
@@ -23,11 +25,20 @@ def start_model(config: PsReidTrainConfig, *, published_dtype: torch.dtype = tor
     What the settings call fresh has random weights, the same at every call. `published_dtype` is that of the published
     language model and vision encoder, which are large.
 
-    Raises ConfigError for a preset that has neither shipped nor published weights.
+    Raises ConfigError for a preset that has neither shipped nor published weights, and for settings that the start
+    model cannot have.
     """
     model = _stored_model(config.start_from, config.preset, published_dtype)
-    if config.attention is not None:
-        model.config = model.config.model_copy(update={"attention": config.attention})
+    if config.joins_found:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = with_finding(model)
+    asked = {"attention": config.attention, "adds_evidence": config.adds_evidence}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    try:
+        model.config = PsReidConfig.model_validate(model.config.model_dump() | changes)
+    except ValidationError as error:
+        raise ConfigError(f"the start model cannot learn so: {error.errors()[0]['msg']}") from error
     return with_fresh_parts(model, config.fresh, seed=config.seed) if config.fresh else model
 
 
