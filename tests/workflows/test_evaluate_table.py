@@ -17,6 +17,7 @@ from workflows.evaluate.config import EvaluateConfig
 from workflows.evaluate.step import plan_evaluate, run_evaluate
 from workflows.evaluate.table import BEST_GIOU
 from workflows.evaluate.tables import METRICS, TABLES
+from workflows.index.inputs import open_step
 from workflows.progress import Progress, Summary
 
 
@@ -142,6 +143,9 @@ class _TrainConfig(StepConfig):
     """The settings of a training that the tables touch."""
 
     out: str
+    frames: tuple[str, ...] = ()
+    start_from: str | None = None
+    tracking_uri: str | None = None
     seed: int = 0
     stage2: _Stage = _Stage()
     losses: _Losses = _Losses()
@@ -159,7 +163,9 @@ def test_trained_tables_train_each_variant_and_seed_once_and_share_a_training(
         return Summary("", settings.out)
 
     monkeypatch.setattr(table, "load_training", lambda: table.Training(_TrainConfig, train))
-    (tmp_path / "shared.yaml").write_text("stage2: {steps: 7}\n")
+    frames = f"{bench.write_benchmark(tmp_path / 'data')}/tables/frames"
+    start = str(tmp_path / "starts/foundation")
+    (tmp_path / "shared.yaml").write_text(f"{{stage2: {{steps: 7}}, frames: [{frames}], start_from: {start}}}\n")
     shared = {"training": str(tmp_path / "shared.yaml"), "seeds": (0, 1), "gallery": ("Small",)}
     stored = run_evaluate(config(tmp_path, 5, **shared), Progress()).record
     assert stored is not None
@@ -168,7 +174,10 @@ def test_trained_tables_train_each_variant_and_seed_once_and_share_a_training(
     assert [one.seed for one in trained] == [0, 1] * 4
     assert {one.stage2.steps for one in trained} == {7}
     assert [[run["seed"] for run in variant["runs"]] for variant in stored["variants"]] == [[0, 1]] * 4
-    assert stored["settings"]["training"]["stage2"]["steps"] == 7 and "out" not in stored["settings"]["training"]
+    assert stored["settings"]["training"]["stage2"]["steps"] == 7
+    assert stored["settings"]["training"]["start_from"] == "foundation"
+    assert stored["settings"]["training_frames"] == [open_step(frames, command="synth").digest]
+    assert str(tmp_path) not in json.dumps(stored), "no place of this machine"
     run_evaluate(config(tmp_path, 3, **shared), Progress())
     assert len(trained) == 8 + 4, "the whole training of table 3 is that of table 5"
     assert trained[-1].stage2.trains[:3] == ("query_adapter", "target_adapter", "place")

@@ -24,6 +24,7 @@ from workflows.evaluate.stored_table import (
     table_file,
 )
 from workflows.evaluate.tables import METRICS, TABLES, PaperTable, Variant
+from workflows.index.inputs import open_step
 from workflows.ledger import make_shard_id
 from workflows.progress import Progress, Summary
 from workflows.storage import JSON, Folder
@@ -67,7 +68,7 @@ def run_variants(table: PaperTable, config: EvaluateConfig, progress: Progress) 
                 scores = _scores_of(measurement, variant, galleries)
                 variants[variant.name].append({"seed": seeded.seed, "scores": scores})
     if table.is_trained:
-        settings["training"] = _plain(_shared_training(config))
+        settings |= _described(_shared_training(config))
     return {
         "version": RESULTS_VERSION,
         "table": table.number,
@@ -196,6 +197,15 @@ def _shared_training(config: EvaluateConfig) -> StepConfig:
             "(frames, steps and so on, as for `psreid train psreid --config`)"
         )
     return load_config(load_training().config_class, config.training, {"out": "set for each variant"})
+
+
+def _described(shared: StepConfig) -> dict[str, JSON]:
+    """What the trainings share, as it is stored: data by digest, models by name, without this machine's places."""
+    values = shared.model_dump(mode="json", exclude={"out", "tracking_uri"})
+    frames = [open_step(uri, command="synth").digest for uri in values.pop("frames", ())]
+    if values.get("start_from"):
+        values["start_from"] = values["start_from"].rstrip("/").rpartition("/")[2]
+    return {"training": values, "training_frames": frames}
 
 
 def _plain(config: StepConfig) -> dict[str, Any]:
