@@ -26,7 +26,7 @@ def test_joint_trains_as_long_as_separated_did(tmp_path: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    separated, joint = json.loads(ended.stdout)["attention"]
+    separated, joint = json.loads(ended.stdout.splitlines()[-1])["attention"]
     assert (separated["attention"], separated["steps"], joint["attention"]) == ("separated", 6, "joint")
     assert [read_model_config(str(out / name / "model")).attention for name in ("separated", "joint")] == [
         "separated",
