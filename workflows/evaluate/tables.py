@@ -12,8 +12,8 @@ from workflows.storage import JSON
 
 METRICS = ("giou", "ciou", "top1", "mAP")
 Figures = tuple[float | None, float | None, float | None, float | None]
-ADAPTERS = ("query_adapter", "target_adapter", "place", "control_tokens", "grounding")
-"""With what no pretraining has: the new tokens, and our head that points to persons."""
+ADAPTERS = ("query_adapter", "target_adapter", "place", "control_tokens", "metric", "grounding")
+"""With what no pretraining has: the new tokens, our metric, and our head that points to persons."""
 PIXEL_DECODER = ("mask_decoder", "mask_prompt")
 
 
