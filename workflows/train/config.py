@@ -109,7 +109,8 @@ class LossConfig(StepConfig):
     reid: Annotated[float, Field(ge=0)] = 1.0
     """λ_reid of eq. 9."""
     text: Annotated[float, Field(ge=0)] = 1.0
-    """Of the answer's cross-entropy (eq. 12)."""
+    """Of the answer's cross-entropy (eq. 12), here of the one word that decides; in the paper's mean over an answer of
+    L words that word weighs 1 / L."""
     wbce: Annotated[float, Field(ge=0)] = 2.0
     """λ_wbce of eq. 13, weighted binary cross-entropy of the mask."""
     dice: Annotated[float, Field(ge=0)] = 1.0
