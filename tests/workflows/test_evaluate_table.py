@@ -147,6 +147,10 @@ class _TrainConfig(StepConfig):
     start_from: str | None = None
     tracking_uri: str | None = None
     seed: int = 0
+    preset: str = "tiny"
+    identities_per_step: int = 6
+    targets_per_identity: int = 2
+    stage1: _Stage = _Stage()
     stage2: _Stage = _Stage()
     losses: _Losses = _Losses()
 
@@ -167,7 +171,8 @@ def test_trained_tables_train_each_variant_and_seed_once_and_share_a_training(
     start = str(tmp_path / "starts/foundation")
     (tmp_path / "shared.yaml").write_text(f"{{stage2: {{steps: 7}}, frames: [{frames}], start_from: {start}}}\n")
     shared = {"training": str(tmp_path / "shared.yaml"), "seeds": (0, 1), "gallery": ("Small",)}
-    stored = run_evaluate(config(tmp_path, 5, **shared), Progress()).record
+    summary = run_evaluate(config(tmp_path, 5, **shared), Progress())
+    stored = summary.record
     assert stored is not None
     weights = [(one.losses.reid, one.losses.smooth_l1, one.losses.ciou) for one in trained]
     assert weights[::2] == weights[1::2] == [(0, 1, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1)]
@@ -178,6 +183,9 @@ def test_trained_tables_train_each_variant_and_seed_once_and_share_a_training(
     assert stored["settings"]["training"]["start_from"] == "foundation"
     assert stored["settings"]["training_frames"] == [open_step(frames, command="synth").digest]
     assert str(tmp_path) not in json.dumps(stored), "no place of this machine"
+    assert stored["command"].endswith("--training TRAINING.yaml --set 'seeds=[0, 1]'")
+    budget = "5 + 7 steps of 6 identities x 3 frames, from foundation; seeds 0, 1; trained on"
+    assert budget in summary.details[-1] and stored["settings"]["benchmark"] in summary.details[-1]
     run_evaluate(config(tmp_path, 3, **shared), Progress())
     assert len(trained) == 8 + 4, "the whole training of table 3 is that of table 5"
     assert trained[-1].stage2.trains[:3] == ("query_adapter", "target_adapter", "place")

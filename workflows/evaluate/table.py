@@ -129,9 +129,11 @@ def command_of(config: EvaluateConfig) -> str:
         words.append("--model " + " ".join(model.rstrip("/").rpartition("/")[2] for model in config.models))
     if config.gallery:
         words.append("--gallery " + " ".join(config.gallery))
+    defaults = EvaluateConfig(data="DATA")
     if config.training:
         words.append("--training TRAINING.yaml")
-    defaults = EvaluateConfig(data="DATA")
+        if config.seeds != defaults.seeds:
+            words.append(f"--set 'seeds={list(config.seeds)}'")
     for name in ("threshold", "min_mask_px", "dtype"):
         if getattr(config, name) != getattr(defaults, name):
             words.append(f"--set {name}={getattr(config, name)}")
@@ -155,6 +157,23 @@ def table_lines(table: PaperTable, stored: Mapping[str, Any]) -> Iterator[str]:
             blank = " " * (CELL_WIDTH * (len(METRICS) + 1))
             yield f"{name:<{NAME_WIDTH}}{blank} | {paper_figures(figures.get(gallery))}"
         yield ""
+    yield from budget_lines(stored)
+
+
+def budget_lines(stored: Mapping[str, Any]) -> Iterator[str]:
+    """What a trained table's variants were trained on and for how long, the same for all."""
+    settings = stored.get("settings", {})
+    training = settings.get("training")
+    if training is None:
+        return
+    seeds = sorted({run["seed"] for variant in stored["variants"] for run in variant["runs"]})
+    stages = " + ".join(str(training[stage]["steps"]) for stage in ("stage1", "stage2"))
+    yield (
+        f"Budget, equal for all variants: {stages} steps of {training['identities_per_step']} identities x "
+        f"{1 + training['targets_per_identity']} frames, from {training['start_from'] or training['preset']}; seeds "
+        f"{', '.join(map(str, seeds))}; trained on {settings['frames_trained_on']} frames, measured on benchmark "
+        f"{settings['benchmark']}."
+    )
 
 
 def _measured_together(variants: Sequence[Variant]) -> list[list[Variant]]:
@@ -202,10 +221,14 @@ def _shared_training(config: EvaluateConfig) -> StepConfig:
 def _described(shared: StepConfig) -> dict[str, JSON]:
     """What the trainings share, as it is stored: data by digest, models by name, without this machine's places."""
     values = shared.model_dump(mode="json", exclude={"out", "tracking_uri"})
-    frames = [open_step(uri, command="synth").digest for uri in values.pop("frames", ())]
+    frames = [open_step(uri, command="synth") for uri in values.pop("frames", ())]
     if values.get("start_from"):
         values["start_from"] = values["start_from"].rstrip("/").rpartition("/")[2]
-    return {"training": values, "training_frames": frames}
+    return {
+        "training": values,
+        "training_frames": [one.digest for one in frames],
+        "frames_trained_on": sum(one.manifest.rows for one in frames),
+    }
 
 
 def _plain(config: StepConfig) -> dict[str, Any]:
