@@ -4,7 +4,6 @@ Environment: `RAY_ADDRESS` names a running cluster; `PSREID_DEBUG` shows the log
 `PSREID_RAY_DASHBOARD` starts the dashboard with a local Ray.
 """
 
-import importlib
 import logging
 import math
 import os
@@ -55,26 +54,6 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     except Exception as error:
         where = f"no cluster answers at RAY_ADDRESS={address}" if address else "a local Ray did not start"
         raise JobError(f"{where}: {type(error).__name__}: {error}. `psreid doctor` looks for the cause.") from error
-
-
-def warm_workers(modules: Sequence[str]) -> None:
-    """Lets the other workers of a local Ray import what the steps after this one need, while this one runs.
-
-    One core is left to the step; on a cluster, where workers are others' too, nothing happens. Ray gives a worker that
-    has run a task to the next task or actor, which then starts at once.
-    """
-    if os.environ.get("RAY_ADDRESS") or not modules:
-        return
-    import ray
-
-    task = ray.remote(num_cpus=1, max_retries=0)(_import_modules)
-    for _ in range(int(ray.cluster_resources().get("CPU", 1)) - 1):
-        task.remote(tuple(modules))
-
-
-def _import_modules(modules: Sequence[str]) -> None:
-    for module in modules:
-        importlib.import_module(module)
 
 
 def fit_to_cluster(

@@ -21,7 +21,7 @@ from workflows.attempts import clear_attempts
 from workflows.ledger import Ledger, Manifest, Shard, StepIdentity
 from workflows.lock import hold_lock
 from workflows.progress import Plan, Progress, Summary
-from workflows.ray_cluster import ensure_ray, fit_to_cluster, warm_workers
+from workflows.ray_cluster import ensure_ray, fit_to_cluster
 from workflows.stages import StageSpec, check_columns
 from workflows.storage import Folder
 from workflows.watching.watch import StepWatch
@@ -48,14 +48,12 @@ def run_step(
     max_quarantine_share: float,
     progress: Progress,
     row_group_rows: int | None = None,
-    next_imports: Sequence[str] = (),
 ) -> Manifest:
     """Runs the shards that are not done yet and returns the totals of all.
 
     A finished step returns at once, without starting Ray. Killed at any moment, the same call continues. With more
     shards than the last time it adds those, and the manifest of before stands until they are done. Raises JobError when
-    more than `max_quarantine_share` (a fraction of the rows read) was set aside. `next_imports` are modules of the
-    steps to come, which idle workers import meanwhile.
+    more than `max_quarantine_share` (a fraction of the rows read) was set aside.
     """
     check_columns(stages)
     ledger = Ledger.open(folder, identity)
@@ -73,8 +71,6 @@ def run_step(
         if remaining:
             progress.start(identity.step, total=len(shards), done=len(shards) - len(remaining))
             try:
-                ensure_ray()
-                warm_workers(next_imports)
                 _run_shards(ledger, shards, remaining, stages, max_quarantine_share, progress, row_group_rows)
             finally:
                 progress.finish()
@@ -138,6 +134,7 @@ def _run_shards(
     done = [shard.shard_id for shard in shards if shard.shard_id not in waiting]
     limit.add(ledger.count_quarantined(done))
     clear_attempts(ledger.folder)
+    ensure_ray()
     watch = StepWatch(ledger.folder, ledger.identity.step, shards, remaining, stages, progress)
     try:
         with watch, closing(_stream(ledger.folder, remaining, stages, row_group_rows)) as stream:

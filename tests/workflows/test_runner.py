@@ -12,7 +12,7 @@ from tests.faults.toy import ROWS_PER_SHARD, run_toy, toy_shards
 from workflows import runner
 from workflows.ledger import Ledger, Shard
 from workflows.progress import Progress
-from workflows.ray_cluster import fit_to_cluster, warm_workers
+from workflows.ray_cluster import fit_to_cluster
 from workflows.runner import QuarantineLimit
 from workflows.stages import Resources, StageSpec
 from workflows.storage import Folder
@@ -67,23 +67,6 @@ class TestOnRay:
         run_toy(str(tmp_path / "out"), shards=7, progress=progress)
         assert squares(tmp_path / "out") == expected_squares(7)
         assert progress.committed == 7
-
-    def test_idle_workers_import_what_later_steps_need(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import ray
-
-        def has_imported(module: str) -> bool:
-            time.sleep(0.05)  # so that two calls meet two workers
-            return module in sys.modules
-
-        def is_imported_somewhere(module: str) -> bool:
-            task = ray.remote(num_cpus=1)(has_imported)
-            return any(ray.get([task.remote(module) for _ in range(2)]))
-
-        assert not is_imported_somewhere("wave")
-        warm_workers(("wave",))
-        assert any(is_imported_somewhere("wave") for _ in range(40))
-        monkeypatch.setenv("RAY_ADDRESS", "a cluster of others")
-        warm_workers(("a.module.that.is.not.there",))  # would be an error in the worker's log
 
     def test_a_rerun_does_only_what_is_missing(self, tmp_path: Path) -> None:
         out = tmp_path / "out"

@@ -4,7 +4,7 @@ queries -> recall -> shortlist -> judged (judge, segment) -> matches
                            └-> persons (stop after recall)         recall `none`: queries -> judged
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 CODE_VERSION = "3"  # raised when the same inputs would give other rows
 SHORTLIST_GROUP_ROWS = 1024  # rows that the judge of one frames part has to read for its own few
 JUDGED_GROUP_ROWS = 512  # rows that the ranking of one query group has to read for its own few
-JUDGE_IMPORTS = ("workflows.search.segment", "modeling.ps_reid.judge", "modeling.ps_reid.segmenter")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,6 @@ class Search:
         stages: list[StageSpec],
         row_group_rows: int | None = None,
         max_quarantine_share: float | None = None,
-        next_imports: Sequence[str] = (),
     ) -> StepInput:
         """Runs one step to its end; the last one, "search", lies in OUT itself."""
         folder = self.out if name == "search" else self.out.child(name)
@@ -83,7 +81,6 @@ class Search:
             max_quarantine_share=share,
             progress=self.progress,
             row_group_rows=row_group_rows,
-            next_imports=next_imports,
         )
         return open_step(folder.uri, command="search")
 
@@ -125,7 +122,6 @@ def prepare_queries(search: Search) -> StepInput:
             )
         ],
         max_quarantine_share=1.0,
-        next_imports=JUDGE_IMPORTS,
     )
     if not queries.manifest.rows:
         first = Ledger.read(queries.folder).read_quarantine().slice(0, 1).to_pylist()
@@ -158,7 +154,6 @@ def shortlist_frames(search: Search, queries: StepInput) -> StepInput:
             )
         ],
         row_group_rows=SHORTLIST_GROUP_ROWS,
-        next_imports=JUDGE_IMPORTS,
     )
     if not recall.manifest.rows:
         raise DataError(
