@@ -106,6 +106,16 @@ def with_segmentation(model: PsReid, module: SegmentationModule, config: Segment
     return model
 
 
+def with_vision(model: PsReid, encoder: VisionEncoder, config: VisionConfig) -> PsReid:
+    """The model with another one's vision encoder. Raises ConfigError when their settings differ."""
+    if config != model.config.vision:
+        raise ConfigError(
+            f"this vision encoder is {config}, the model's {model.config.vision}; take one of the same preset"
+        )
+    model.vision = encoder.to(model.device)
+    return model
+
+
 def with_fresh_parts(model: PsReid, parts: Collection[str], *, seed: int) -> PsReid:
     """The model with random weights, decided by `seed`, in these parts (`trainable_parts`, or "lora").
 

@@ -152,11 +152,11 @@ class PsReid(nn.Module):
     def query_embeds(self, batch: QueryBatch, features_QVW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of the query spans (Q, T, D), their validity (Q, T), and their hints (Q, D)."""
         pictures_QVD = self.query_adapter(features_QVW)
-        system_TD = self._words(self.template.system_ids)
+        system_TD = self.words(self.template.system_ids)
         qry_1D = self.control.embed[QRY : QRY + 1].to(pictures_QVD.dtype)
         rows, hints = [], []
         for picture_VD, has_image, ids in zip(pictures_QVD, batch.has_image_Q.tolist(), batch.text_ids, strict=True):
-            said = ([picture_VD] if has_image else []) + ([self._words(ids)] if len(ids) else [])
+            said = ([picture_VD] if has_image else []) + ([self.words(ids)] if len(ids) else [])
             rows.append(torch.cat([system_TD, *said, qry_1D]))
             hints.append(torch.cat(said).mean(0))
         embeds_QTD, valid_QT = pad_rows(rows)
@@ -256,7 +256,7 @@ class PsReid(nn.Module):
 
     def question_embeds(self, hint_QD: Tensor) -> Tensor:
         """(Q, k, D): the question's words, the last one carrying the query's hint."""
-        words_kD = self._words(self.template.question_ids)
+        words_kD = self.words(self.template.question_ids)
         embeds = words_kD.expand(len(hint_QD), -1, -1)
         if self.hint is None:
             return embeds
@@ -306,7 +306,8 @@ class PsReid(nn.Module):
         cells = torch.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], dim=-1)
         return cells.flatten(0, 1).to(self.device)
 
-    def _words(self, ids: Tensor) -> Tensor:
+    def words(self, ids: Tensor) -> Tensor:
+        """(T, D) embeddings of words by their token numbers."""
         return self.language.get_input_embeddings()(ids.to(self.device))
 
 

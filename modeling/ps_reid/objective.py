@@ -7,6 +7,7 @@ Shapes: Q queries, N targets, C close-ups of all targets together, A pairs whose
 sees for them (whole frames or windows), h w mask pixels, K candidates. Boxes are xyxy as shares of the frame's sides.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling.ps_reid import losses
+from modeling.ps_reid.attention import run_spans
 from modeling.ps_reid.batches import QueryBatch, TargetBatch
 from modeling.ps_reid.control_tokens import REJ, SEG
 from modeling.ps_reid.losses import LossTerms, LossWeights
 from modeling.ps_reid.model import Decisions, EncodedQueries, PsReid, TargetTokens
+from modeling.ps_reid.prompt import pad_rows
 from modeling.ps_reid.shares import Shares, WholeBatch
 from modeling.ps_reid.windows import within
 
@@ -193,6 +196,33 @@ def crop_contrast(model: PsReid, queries: QueryBatch, crops_B3HW: Tensor, is_sam
     between_crops = losses.metric_loss(first, second, same, model.metric.scale)
     encoded = model.encode_queries(queries)
     return between_crops + losses.metric_loss(encoded.metric_QM, persons_BM, is_same_QB, model.metric.scale)
+
+
+def captioning(model: PsReid, pixels_B3HW: Tensor, text_ids: Sequence[Tensor]) -> Tensor:
+    """Foundation: the language model describes the person it is shown, which is what LLaVA's pretraining teaches.
+
+    `text_ids` are the (T_b,) words of each crop. The sequence is system · picture · words · end, the picture once as a
+    query and once as a close-up; the loss is the cross-entropy of the words and the end (eq. 12 for an answer of many
+    words).
+    """
+    features_BVW = model.vision(pixels_B3HW)
+    shown_AVD = torch.cat([model.query_adapter(features_BVW), model.target_adapter(features_BVW)])
+    before_TD = model.words(model.template.system_ids).to(shown_AVD.dtype)
+    said = [*text_ids, *text_ids]
+    rows = [
+        torch.cat([before_TD, picture_VD, model.words(ids).to(shown_AVD.dtype)])
+        for picture_VD, ids in zip(shown_AVD, said, strict=True)
+    ]
+    embeds_ATD, valid_AT = pad_rows(rows)
+    positions_AT = torch.arange(embeds_ATD.shape[1], device=embeds_ATD.device).expand(len(rows), -1)
+    hidden_ATD, _ = run_spans(
+        model.language.model, embeds_ATD, valid_AT, positions_AT, recompute=model.recompute_activations
+    )
+    first = len(before_TD) + shown_AVD.shape[1] - 1  # the state that predicts the first word
+    end_1 = torch.tensor([model.template.end_id])
+    states = torch.cat([row[first : first + len(ids) + 1] for row, ids in zip(hidden_ATD, said, strict=True)])
+    answers = torch.cat([torch.cat([ids, end_1]) for ids in said]).to(states.device)
+    return losses.text_loss(model.language.get_output_embeddings()(states), answers)
 
 
 def box_prompted_masks(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from modeling.errors import WeightsError
 from modeling.ps_reid.config import PromptConfig
 
 
@@ -39,6 +40,14 @@ class PromptTemplate:
             return torch.zeros(0, dtype=torch.long)
         ids = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
         return torch.tensor(ids[: self.max_text_tokens], dtype=torch.long)
+
+    @property
+    def end_id(self) -> int:
+        """What ends an answer. Raises WeightsError for a tokenizer without an end token."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise WeightsError("the language model's tokenizer names no eos_token; add it to tokenizer_config.json")
+        return int(end)
 
     def longest_query(self, num_image_tokens: int) -> int:
         """Tokens of the longest query span: where target spans begin in separated mode."""

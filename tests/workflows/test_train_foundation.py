@@ -21,8 +21,8 @@ from workflows.train.samples import Samples, load_samples
 from workflows.train.step import _tables
 
 PLAN = FoundationPlan(
-    steps=6, identities_per_step=3, contrast_identities=6, pairs_every=2, sam_every=2, threads=1, log_every=1,
-    warmup_steps=2, learning_rate=1e-3,
+    steps=6, identities_per_step=3, contrast_identities=6, pairs_every=2, captions_every=2, sam_every=2, threads=1,
+    log_every=1, warmup_steps=2, learning_rate=1e-3,
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_a_killed_run_ends_as_one_that_was_not(samples: Samples, tmp_path: Path)
     assert not differing
     rows = figures(tmp_path / "killed")
     assert rows[-1]["step"] == PLAN.steps
-    assert {"contrast", "sam", "wbce", "metric"} <= rows[-1].keys()
+    assert {"contrast", "caption", "sam", "wbce", "metric"} <= rows[-1].keys()
 
 
 def test_a_given_metric_stays_as_it_is_and_every_step_judges_pairs(samples: Samples, tmp_path: Path) -> None:
@@ -96,6 +96,28 @@ def test_a_start_without_it_learns_to_join_what_it_finds(samples: Samples, tmp_p
     trained = load_model(str(tmp_path / "run/model"))
     assert trained.config.joins_found and trained.grounding is not None and trained.grounding.finding is not None
     assert trained.grounding.finding.join.weight.abs().max() > 0
+
+
+def test_a_language_model_learns_to_describe_who_it_is_shown(samples: Samples, tmp_path: Path) -> None:
+    """Without pairs, on another model's vision encoder."""
+    save_model(small_model(seed=5), tmp_path / "other")
+    plan = replace(PLAN, steps=60, pairs_from_step=60, captions_every=1, learning_rate=3e-3, contrast_identities=12)
+    start = Start(vision=str(tmp_path / "other"))
+    run = FoundationRun(tmp_path / "run", small_config(), samples, plan, start=start)
+    for name, tensor in load_model(str(tmp_path / "other")).vision.state_dict().items():
+        torch.testing.assert_close(run.model.vision.state_dict()[name], tensor)
+    run.run()
+    rows = figures(tmp_path / "run")
+    assert not any("reid" in row for row in rows)
+    assert rows[-1]["caption"] < 0.6 * rows[0]["caption"]
+
+
+def test_a_vision_encoder_of_other_pictures_is_refused(samples: Samples, tmp_path: Path) -> None:
+    config = small_config()
+    wide = config.vision.model_copy(update={"scene_width_px": 2 * config.vision.scene_width_px})
+    save_model(small_model(config.model_copy(update={"vision": wide})), tmp_path / "other")
+    with pytest.raises(ConfigError, match="same preset"):
+        FoundationRun(tmp_path / "run", config, samples, PLAN, start=Start(vision=str(tmp_path / "other")))
 
 
 def test_another_models_sam_is_taken_once_with_its_zoom(samples: Samples, tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ class Crops:
 
 
 @dataclass(frozen=True)
+class Captions:
+    """Person crops and what is said of them (`captioning`)."""
+
+    crops: Tensor
+    text_ids: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
 class Boxes:
     """Persons to segment by their boxes (`box_prompted_masks`)."""
 
@@ -101,6 +109,15 @@ class Batcher:
         return Crops(
             self.queries(draw.contrast_queries, rng, generator, CROP_MODALITIES), crops, torch.from_numpy(same)
         )
+
+    def captions(self, draw: Draw, step: int) -> Captions | None:
+        """Crops of the contrast's queries that have a text; None where none has."""
+        _, generator = self._chance(step, 4)
+        persons = np.array([p for p in draw.contrast_queries if self._samples.texts[p]], dtype=np.int32)
+        if not len(persons):
+            return None
+        crops, _ = self._close_ups(persons, generator)
+        return Captions(crops, [self._template.text_ids(self._samples.texts[p]) for p in persons])
 
     def boxes(self, draw: Draw, step: int) -> Boxes:
         """All persons of a few of the drawn frames; where SAM sees windows, a few persons of all the drawn frames."""

@@ -35,6 +35,8 @@ class FoundationConfig(StepConfig):
     """The paper's objective runs every so many steps; the steps between contrast queries with person crops."""
     pairs_from_step: Annotated[int, Field(ge=0)] = 1000
     """Until this step crops alone are contrasted: without a metric, pairs have nothing to go by."""
+    captions_every: Annotated[int, Field(ge=1)] = 3
+    """The language model describes person crops every so many steps."""
     sam_every: Annotated[int, Field(ge=1)] = 6
     """SAM's own task joins every so many steps."""
     checkpoint_s: Annotated[float, Field(gt=0)] = 300.0
@@ -43,6 +45,8 @@ class FoundationConfig(StepConfig):
     """Whether only SAM's own task is trained, every step: it shares nothing with the rest and may run beside it."""
     sam_from: str | None = None
     """A trained model whose SAM the run starts with, with its size and zoom."""
+    vision_from: str | None = None
+    """A trained model of the same preset whose vision encoder the run starts with."""
     threads: Annotated[int, Field(ge=1)] = 2
     """CPU threads of the computation."""
     start_from: str | None = None

@@ -1,8 +1,9 @@
 """Trains a small PS-ReID whole, from random weights: what published CLIP, LLaVA and SAM weights give the large presets.
 
-One loop, three tasks in turn, one optimizer: contrast of queries with person crops, the paper's objective on every
-query × every target (eq. 8), and SAM's promptable segmentation. A checkpoint is written to a new file and renamed, so
-a killed run goes on from the last one; what a step draws depends on its number alone.
+One loop, four tasks in turn, one optimizer: contrast of queries with person crops, captions of such crops, the paper's
+objective on every query × every target (eq. 8), whose queries by text are referring expressions, and SAM's promptable
+segmentation. A checkpoint is written to a new file and renamed, so a killed run goes on from the last one; what a step
+draws depends on its number alone.
 """
 
 import json
@@ -17,16 +18,16 @@ from pathlib import Path
 import torch
 
 from modeling.errors import ConfigError
-from modeling.ps_reid.build import build_model, with_finding, with_metric, with_segmentation
+from modeling.ps_reid.build import build_model, with_finding, with_metric, with_segmentation, with_vision
 from modeling.ps_reid.checkpoint import load_model, load_segmentation, read_model_config, save_model
 from modeling.ps_reid.config import PsReidConfig
 from modeling.ps_reid.instruct_metric import InstructMetric
 from modeling.ps_reid.losses import LossWeights
 from modeling.ps_reid.model import PsReid
-from modeling.ps_reid.objective import box_prompted_masks, crop_contrast, training_step
+from modeling.ps_reid.objective import box_prompted_masks, captioning, crop_contrast, training_step
 from modeling.ps_reid.vocabulary import train_tokenizer
 from workflows.tracking.registry import local_model
-from workflows.train.batching import Batcher, Boxes, Crops, Pairs
+from workflows.train.batching import Batcher, Boxes, Captions, Crops, Pairs
 from workflows.train.pacing import pair_figures
 from workflows.train.samples import Sampler, Samples
 
@@ -53,6 +54,8 @@ class FoundationPlan:
     """The paper's objective runs every so many steps; the steps between contrast queries with person crops."""
     pairs_from_step: int = 0
     """Until this step crops alone are contrasted: without a metric, pairs have nothing to go by."""
+    captions_every: int = 3
+    """The language model describes crops every so many steps."""
     sam_every: int = 6
     """SAM's own task joins every so many steps."""
     only_boxes: bool = False
@@ -73,6 +76,8 @@ class Start:
     """The instruct-ReID model that becomes the metric."""
     sam: str | None = None
     """A PS-ReID whose SAM is taken, with its size and zoom."""
+    vision: str | None = None
+    """A PS-ReID whose vision encoder is taken."""
     joins_found: bool = False
     """Whether a model without it gets the joining of what was found to its decision states."""
 
@@ -82,6 +87,7 @@ class Batch:
     """What one step is computed from."""
 
     main: Pairs | Crops | None
+    captions: Captions | None
     boxes: Boxes | None
 
 
@@ -157,6 +163,8 @@ class FoundationRun:
             figures |= self._pairs_backward(batch.main)
         elif batch.main is not None:
             figures["contrast"] = self._contrast_backward(batch.main)
+        if batch.captions is not None:
+            figures["caption"] = self._caption_backward(batch.captions)
         if batch.boxes is not None and len(batch.boxes.boxes):
             figures["sam"] = self._sam_backward(batch.boxes)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -177,6 +185,12 @@ class FoundationRun:
     def _contrast_backward(self, crops: Crops) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = crop_contrast(self.model, crops.queries, crops.crops, crops.is_same)
+        loss.backward()
+        return loss.item()
+
+    def _caption_backward(self, captions: Captions) -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = captioning(self.model, captions.crops, captions.text_ids)
         loss.backward()
         return loss.item()
 
@@ -201,11 +215,13 @@ class FoundationRun:
     def _make(self, number: int) -> Batch:
         draw, plan = self._sampler.draw(number), self._plan
         has_pairs = self._metric_is_fixed or (number >= plan.pairs_from_step and number % plan.pairs_every == 0)
-        has_boxes = plan.only_boxes or number % plan.sam_every == 1
+        has_boxes = plan.only_boxes or number % plan.sam_every == plan.sam_every - 1
+        has_captions = number % plan.captions_every == plan.captions_every - 1
         if plan.only_boxes:
-            return Batch(main=None, boxes=self._batcher.boxes(draw, number))
+            return Batch(main=None, captions=None, boxes=self._batcher.boxes(draw, number))
         return Batch(
             main=self._batcher.pairs(draw, number) if has_pairs else self._batcher.crops(draw, number),
+            captions=self._batcher.captions(draw, number) if has_captions else None,
             boxes=self._batcher.boxes(draw, number) if has_boxes else None,
         )
 
@@ -214,6 +230,9 @@ class FoundationRun:
         if (self._folder / STATE_FILE).exists():
             return load_model(str(self._folder / "model"))
         model = load_model(local_model(start.model)) if start.model else _fresh_model(config, samples)
+        if start.vision:
+            other = local_model(start.vision)
+            model = with_vision(model, load_model(other).vision, read_model_config(other).vision)
         if start.sam:
             other = local_model(start.sam)
             model = with_segmentation(model, load_segmentation(other), read_model_config(other).segmentation)

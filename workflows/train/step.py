@@ -26,7 +26,17 @@ from workflows.train.samples import Samples, load_samples
 COLUMNS = ["camera_id", "image", "persons"]
 STEPS_SAMPLED = 6  # a round of all tasks; as many are run before, which find everything ready
 PARTS_SAMPLED = 4  # of each table
-RUN_SETTINGS = {"what", "frames", "out", "preset", "start_from", "sam_from", "metric_source", "joins_found"}
+RUN_SETTINGS = {
+    "what",
+    "frames",
+    "out",
+    "preset",
+    "start_from",
+    "sam_from",
+    "vision_from",
+    "metric_source",
+    "joins_found",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +58,7 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
             model=config.start_from,
             metric=config.metric_source,
             sam=config.sam_from,
+            vision=config.vision_from,
             joins_found=config.joins_found,
         ),
         on_step=progress.advance,

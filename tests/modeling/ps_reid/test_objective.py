@@ -12,7 +12,7 @@ from modeling.ps_reid.batches import Processor, QueryBatch, TargetBatch
 from modeling.ps_reid.build import trainable_parts
 from modeling.ps_reid.losses import LossTerms, LossWeights
 from modeling.ps_reid.model import PsReid
-from modeling.ps_reid.objective import Truth, training_step
+from modeling.ps_reid.objective import Truth, captioning, training_step
 from tests.modeling.ps_reid.small_model import (
     FRAME_HEIGHT,
     FRAME_WIDTH,
@@ -272,3 +272,22 @@ def test_wrong_answers_cost_more_than_right_ones() -> None:
             training_step(model, queries, targets, t, LossWeights()).terms.text for t in (as_judged, against)
         )
     assert right < wrong
+
+
+@torch.no_grad()
+def test_captions_are_learned_as_transformers_computes_an_answers_loss() -> None:
+    """Against `LlamaForCausalLM` on one sequence at a time, with its own labels; pictures seen by both adapters."""
+    model = small_model()
+    crops = torch.randn(2, 3, model.config.vision.query_height_px, model.config.vision.query_width_px)
+    texts = [model.template.text_ids(text) for text in ("a woman in a red coat", "a man")]
+    features = model.vision(crops)
+    sums, count = torch.zeros(()), 0
+    for adapter in (model.query_adapter, model.target_adapter):
+        for picture, ids in zip(adapter(features), texts, strict=True):
+            answer = torch.cat([ids, torch.tensor([model.template.end_id])])
+            before = torch.cat([model.words(model.template.system_ids), picture])
+            labels = torch.cat([torch.full((len(before),), -100), answer])
+            embeds = torch.cat([before, model.words(answer)])
+            sums += model.language(inputs_embeds=embeds[None], labels=labels[None]).loss * len(answer)
+            count += len(answer)
+    torch.testing.assert_close(captioning(model, crops, texts), sums / count, rtol=1e-4, atol=1e-5)
