@@ -62,6 +62,7 @@ def run_step(
         progress.say(f"{identity.step}: already complete, {manifest.rows} rows in {folder.uri}")
         return manifest
     with hold_lock(folder):
+        clear_attempts(folder)  # of drivers that were killed, also after their last shard
         base = ledger.manifest
         remaining = ledger.remaining(shards)
         if base is not None and not _can_build_on(base, shards, remaining):
@@ -133,7 +134,6 @@ def _run_shards(
     waiting = {shard.shard_id for shard in remaining}
     done = [shard.shard_id for shard in shards if shard.shard_id not in waiting]
     limit.add(ledger.count_quarantined(done))
-    clear_attempts(ledger.folder)
     ensure_ray()
     watch = StepWatch(ledger.folder, ledger.identity.step, shards, remaining, stages, progress)
     try:

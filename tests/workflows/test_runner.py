@@ -82,6 +82,14 @@ class TestOnRay:
         assert {name for name in kept if now[name] != kept[name]} == {gone}
         assert squares(out) == expected_squares(4)
 
+    def test_a_driver_killed_after_its_last_shard_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        manifest = run_toy(str(out), shards=2)
+        (out / "manifest.json").unlink()
+        (out / "attempts" / "run").mkdir(parents=True)
+        assert run_toy(str(out), shards=2).rows == manifest.rows
+        assert not (out / "attempts").exists()
+
     def test_rows_that_raise_or_kill_are_set_aside_and_the_rest_completes(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         manifest = run_toy(
