@@ -4,10 +4,12 @@ Environment: `RAY_ADDRESS` names a running cluster; `PSREID_DEBUG` shows the log
 `PSREID_RAY_DASHBOARD` starts the dashboard with a local Ray.
 """
 
+import importlib
 import logging
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -22,8 +24,12 @@ OBJECT_STORE_SHARE = 0.15  # of the machine's memory
 OBJECT_STORE_MOST_BYTES = 8 << 30
 OBJECT_STORE_LEAST_BYTES = 256 << 20
 SMALLEST_CPUS = 0.01
+MOST_WARMED = 15  # processes of some 300 MB
 
 logger = logging.getLogger(__name__)
+
+process_is_command = False
+"""Whether this process runs one command and then ends."""
 
 
 def ensure_ray(num_cpus: int | None = None) -> None:
@@ -56,6 +62,36 @@ def ensure_ray(num_cpus: int | None = None) -> None:
         raise JobError(f"{where}: {type(error).__name__}: {error}. `psreid doctor` looks for the cause.") from error
 
 
+def stop_ray() -> None:
+    """Stops the local Ray of a command that goes on without it, in a thread, which takes two seconds otherwise.
+
+    Does nothing on a cluster, and where this process is not a command's own (`process_is_command`).
+    """
+    if process_is_command and not os.environ.get("RAY_ADDRESS") and (ray := sys.modules.get("ray")):
+        threading.Thread(target=ray.shutdown, name="stop-ray").start()
+
+
+def warm_workers(modules: Sequence[str]) -> None:
+    """Lets idle processes of a local Ray import what the tasks of later steps need, while this step runs.
+
+    Every core does, at once, because the step's own tasks wait for Ray Data to start its helpers first. On a cluster,
+    where workers are others' too, nothing happens. Ray gives a process that has run a task to the next task, which then
+    starts at once; an actor always gets a new one.
+    """
+    if os.environ.get("RAY_ADDRESS") or not modules:
+        return
+    import ray
+
+    task = ray.remote(num_cpus=1, max_retries=0)(_import_modules)
+    for _ in range(min(MOST_WARMED, int(ray.cluster_resources().get("CPU", 1)))):
+        task.remote(("ray.data", *modules))
+
+
+def _import_modules(modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+
+
 def fit_to_cluster(
     stages: Sequence[StageSpec], resources: Mapping[str, float], *, can_grow: bool = False
 ) -> list[StageSpec]:
@@ -73,7 +109,7 @@ def fit_to_cluster(
             f"{names}: {gpus:g} GPU(s) are needed at once, and Ray sees {cluster_gpus:g} on this machine. "
             "Use --set device=cpu, or set RAY_ADDRESS to a cluster that has them."
         )
-    cpus = sum(spec.resources.cpus * _fewest(spec) for spec in stages)
+    cpus = sum(spec.resources.cpus * _fewest(spec) for spec in _held_at_once(stages))
     if cpus <= cluster_cpus or (can_grow and not cluster_cpus):
         return list(stages)
     scale = cluster_cpus / cpus
@@ -91,6 +127,13 @@ def _shrunk(spec: StageSpec, scale: float, *, can_grow: bool) -> StageSpec:
     cpus = max(SMALLEST_CPUS, math.floor(spec.resources.cpus * scale * 100) / 100)
     pool = (spec.pool[0], spec.pool[1] if can_grow else spec.pool[0]) if spec.pool else None
     return replace(spec, resources=replace(spec.resources, cpus=cpus), pool=pool)
+
+
+def _held_at_once(stages: Sequence[StageSpec]) -> Iterator[StageSpec]:
+    """The stages less those that Ray fuses with the one before: short tasks that ask for the same."""
+    for before, spec in zip((None, *stages), stages, strict=False):
+        if before is None or before.pool or spec.pool or before.resources != spec.resources:
+            yield spec
 
 
 def _fewest(spec: StageSpec) -> int:

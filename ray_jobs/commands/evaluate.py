@@ -43,8 +43,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     tables.add_argument("--training", metavar="FILE", help="training settings shared by the variants of tables 3 and 5")
     tables.add_argument("--results", metavar="FOLDER", help="where tables are stored (default: in the package)")
     how = parser.add_argument_group("workers")
-    how.add_argument("--judge-actors", type=int, metavar="N", help="workers that judge (default: one a core)")
-    how.add_argument("--segment-actors", type=int, metavar="N", help="workers that draw masks (default: half as many)")
+    how.add_argument("--judge-actors", type=int, metavar="N", help="workers that judge (default: every core)")
+    how.add_argument(
+        "--segment-actors", type=int, metavar="N", help="workers that draw masks (default: half the judges asked for)"
+    )
     how.add_argument("--gpus-per-actor", type=float, metavar="G", help="GPUs of a worker (default: 0, on the CPU)")
 
 

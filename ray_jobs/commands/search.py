@@ -67,8 +67,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("model and workers")
     how.add_argument("--model", metavar="M", help="name or path of the model that judges (default: tiny)")
     how.add_argument("--attention", choices=("joint", "separated"), help="default: as the model was trained")
-    how.add_argument("--judge-actors", type=int, metavar="N", help="workers that judge (default: one a core)")
-    how.add_argument("--segment-actors", type=int, metavar="N", help="workers that draw masks (default: half as many)")
+    how.add_argument("--judge-actors", type=int, metavar="N", help="workers that judge (default: every core)")
+    how.add_argument(
+        "--segment-actors", type=int, metavar="N", help="workers that draw masks (default: half the judges asked for)"
+    )
     how.add_argument("--gpus-per-actor", type=float, metavar="G", help="GPUs of a worker (default: 0, on the CPU)")
     how.add_argument("--tracking-uri", metavar="URI", help="MLflow server (default: MLFLOW_TRACKING_URI)")
     how.add_argument("--no-report", dest="report", action="store_false", default=None, help="write matches only")

@@ -95,8 +95,8 @@ def toy_shards(count: int) -> list[Shard]:
 
 
 def run_toy(out: str, *, shards: int, progress: Progress | None = None, **settings: Any) -> Manifest:
-    """Runs the toy step; settings go to the stages (`source=`, `square=`) or to run_step."""
-    source, square = settings.pop("source", {}), settings.pop("square", {})
+    """Runs the toy step; settings go to the stages (`source=`, `square=`, their `pool=`) or to run_step."""
+    source, square, pool = settings.pop("source", {}), settings.pop("square", {}), settings.pop("pool", (1, 1))
     resources = Resources(cpus=1)
     return run_step(
         folder=Folder(out),
@@ -104,8 +104,8 @@ def run_toy(out: str, *, shards: int, progress: Progress | None = None, **settin
         shards=toy_shards(shards),
         stages=[
             StageSpec(MakeRows, source, resources),
-            StageSpec(Square, square, resources, pool=(1, 1)),
-            StageSpec(AddText, {}, resources, pool=(1, 1)),
+            StageSpec(Square, square, resources, pool=pool),
+            StageSpec(AddText, {}, resources, pool=pool),
         ],
         max_quarantine_share=settings.pop("max_quarantine_share", 0.05),
         progress=progress or Progress(),

@@ -186,7 +186,9 @@ class BoxSegmenter:
         return masks
 
 
-def run_step_in_process(*, folder, identity, shards, stages, max_quarantine_share, progress, row_group_rows=None):
+def run_step_in_process(
+    *, folder, identity, shards, stages, max_quarantine_share, progress, row_group_rows=None, next_imports=()
+):
     """What `run_step` does, without Ray and without isolating bad rows: the ledger and the stages are the real ones."""
     check_columns(stages)
     ledger = Ledger.open(folder, identity)

@@ -238,7 +238,7 @@ def test_a_cut_short_evaluation_continues_with_the_missing_part(
     calls: list[str] = []
 
     def dying(self: steps.MeasurePairs, batch: object) -> object:
-        calls.append(batch.shard.payload["part"])
+        calls.extend(batch.shard.payload["parts"])
         if len(calls) == 2:
             raise KeyboardInterrupt
         return plain(self, batch)

@@ -12,7 +12,7 @@ from tests.faults.toy import ROWS_PER_SHARD, run_toy, toy_shards
 from workflows import runner
 from workflows.ledger import Ledger, Shard
 from workflows.progress import Progress
-from workflows.ray_cluster import fit_to_cluster
+from workflows.ray_cluster import fit_to_cluster, stop_ray, warm_workers
 from workflows.runner import QuarantineLimit
 from workflows.stages import Resources, StageSpec
 from workflows.storage import Folder
@@ -68,6 +68,34 @@ class TestOnRay:
         assert squares(tmp_path / "out") == expected_squares(7)
         assert progress.committed == 7
 
+    def test_idle_workers_import_what_later_steps_need(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import ray
+
+        def has_imported(module: str) -> bool:
+            time.sleep(0.05)  # so that two calls meet two workers
+            return module in sys.modules
+
+        def is_imported_somewhere(module: str) -> bool:
+            task = ray.remote(num_cpus=1)(has_imported)
+            return any(ray.get([task.remote(module) for _ in range(2)]))
+
+        assert not is_imported_somewhere("wave")
+        warm_workers(("wave",))
+        assert any(is_imported_somewhere("wave") for _ in range(40))
+        monkeypatch.setenv("RAY_ADDRESS", "a cluster of others")
+        warm_workers(("a.module.that.is.not.there",))  # would be an error in the worker's log
+
+    def test_a_command_alone_looks_for_finished_tasks_more_often_and_stops_its_own_ray_only(
+        self, tmp_path: Path
+    ) -> None:
+        import ray
+        from ray.data._internal.execution import streaming_executor_state
+
+        run_toy(str(tmp_path / "out"), shards=1)
+        assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == runner.POLL_S
+        stop_ray()
+        assert ray.is_initialized()
+
     def test_a_rerun_does_only_what_is_missing(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         run_toy(str(out), shards=4)
@@ -90,11 +118,14 @@ class TestOnRay:
         assert run_toy(str(out), shards=2).rows == manifest.rows
         assert not (out / "attempts").exists()
 
-    def test_rows_that_raise_or_kill_are_set_aside_and_the_rest_completes(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("pool", [(1, 1), None], ids=["pools", "tasks"])
+    def test_rows_that_raise_or_kill_are_set_aside_and_the_rest_completes(
+        self, tmp_path: Path, pool: tuple[int, int] | None
+    ) -> None:
         out = tmp_path / "out"
         manifest = run_toy(
             str(out), shards=6, source={"raise_at": (2,)}, square={"raise_at": (13,), "die_at": (21,)},
-            max_quarantine_share=0.1,
+            max_quarantine_share=0.1, pool=pool,
         )  # fmt: skip
         assert squares(out) == expected_squares(6, without=(2, 13, 21))
         assert manifest.quarantined == 3
@@ -152,6 +183,15 @@ def test_a_finished_step_never_imports_ray(tmp_path: Path, ray_cluster: None) ->
     assert done.stdout.strip() == "[]"
 
 
+def test_a_command_goes_on_while_its_ray_stops() -> None:
+    code = (
+        "import threading, ray; from workflows import ray_cluster as r; r.process_is_command = True; r.ensure_ray(1); "
+        "r.stop_ray(); [t.join() for t in threading.enumerate() if t.name == 'stop-ray']; print(ray.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 class TestFitToCluster:
     def specs(self, *cpus: float, gpus: float = 0.0) -> list[StageSpec]:
         task = StageSpec(object, {}, Resources(cpus=cpus[0]))
@@ -160,6 +200,11 @@ class TestFitToCluster:
     def test_what_fits_is_left_alone(self) -> None:
         specs = self.specs(1, 1, 2)
         assert fit_to_cluster(specs, {"CPU": 8.0}) == specs
+
+    def test_tasks_that_ray_fuses_are_counted_once(self) -> None:
+        task, smaller = (StageSpec(object, {}, Resources(cpus=cpus)) for cpus in (2, 1))
+        assert fit_to_cluster([task, task], {"CPU": 2.0}) == [task, task]
+        assert fit_to_cluster([task, smaller], {"CPU": 2.0}) != [task, smaller]
 
     def test_what_does_not_fit_is_shrunk_until_all_stages_fit_at_once(self) -> None:
         fitted = fit_to_cluster(self.specs(1, 2, 3), {"CPU": 2.0})

@@ -31,6 +31,7 @@ from workflows.search import step as search_step
 from workflows.search.config import SearchConfig
 from workflows.search.coverage import measure_coverage
 from workflows.search.tables import RANKED_PERSONS
+from workflows.stages import ShardBatch
 from workflows.storage import Folder
 
 NUM_FRAMES = 48
@@ -195,6 +196,33 @@ def test_the_result_does_not_depend_on_batches_caches_or_shards(
     _, others = search(tmp_path, index, queries, shortlist_size=9, out="other", query_cache_mb=1, targets_per_batch=1)
     by_pair = {(row["query_id"], row["rank"]): row for row in others}
     assert len(rows) == len(others) and all(by_pair[row["query_id"], row["rank"]] == row for row in rows)
+
+
+def test_parts_with_few_pairs_are_judged_together(
+    tmp_path: Path, index: str, queries: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, together = search(tmp_path, index, queries[:1], shortlist_size=10)
+    monkeypatch.setattr(steps, "JUDGED_PAIRS_LEAST", 1)
+    _, alone = search(tmp_path, index, queries[:1], shortlist_size=10, out="alone")
+    assert together == alone
+    judged, judged_alone = (Ledger.read(Folder(str(tmp_path / out / "judged"))).parts() for out in ("out", "alone"))
+    assert len(judged) == 1 < len({row["frames_part"] for row in together}) == len(judged_alone)
+
+
+def test_a_shard_of_several_parts_is_isolated_frame_by_frame(tmp_path: Path, index: str, queries: list[Row]) -> None:
+    _, rows = search(tmp_path, index, queries[:1], shortlist_size=10)
+    given = SearchConfig(index=index, queries=str(tmp_path / "queries"), out=str(tmp_path / "out"), shortlist_size=10)
+    opened = search_step.open_search(given, Progress())
+    before = [open_step(str(tmp_path / "out" / name), command="search") for name in ("queries", "shortlist")]
+    (shard,) = steps.judge_shards(opened, *before, "weights of tiny")
+    spec = steps.judge_stages(opened, *before, 1)[0]
+    judge = spec.factory(**spec.kwargs)
+    frames = judge.plan_rows(shard)
+    assert sorted(frame.shard_id for frame in frames) == sorted(row["frame_id"] for row in rows)
+    tables = [judge(ShardBatch(frame)).table for frame in frames]
+    assert [table["frame_id"].to_pylist() for table in tables] == [[frame.shard_id] for frame in frames]
+    part_of = {row["frame_id"]: row["frames_part"] for row in rows}
+    assert all(table["frames_part"].to_pylist() == [part_of[table["frame_id"][0].as_py()]] for table in tables)
 
 
 class HungryJudge(small.ColourJudge):

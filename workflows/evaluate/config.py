@@ -64,7 +64,8 @@ class EvaluateConfig(StepConfig):
     """Folder of the tables' stored results; by default the package's own."""
 
     judge_actors: Annotated[int, Field(ge=1)] | None = None
-    """Workers that judge; by default one for each core (or GPU, with `gpus_per_actor`)."""
+    """Workers that judge; by default every core of this machine judges and draws masks in turn, and on a cluster or
+    with `gpus_per_actor` there is one for each core or GPU."""
     segment_actors: Annotated[int, Field(ge=1)] | None = None
     """Workers that draw masks, at most; by default half as many as judge, and more where a cluster has room."""
     cpus_per_actor: Annotated[float, Field(gt=0)] = 1.0

@@ -50,7 +50,8 @@ class JudgeGalleries:
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         judged = self._judge_pairs(batch)
-        return judged.with_table(self._decide(judged.table, str(batch.shard.payload["part"])))
+        (part,) = batch.shard.payload["parts"]
+        return judged.with_table(self._decide(judged.table, part))
 
     def plan_rows(self, shard: Shard) -> list[Shard]:
         return self._judge_pairs.plan_rows(shard)
@@ -80,7 +81,8 @@ class MeasurePairs:
         self._pairs = Folder(pairs_uri)
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
-        true = true_persons_of_part(self._pairs, str(batch.shard.payload["part"]))
+        (part,) = batch.shard.payload["parts"]
+        true = true_persons_of_part(self._pairs, part)
         rows = [_measured(row, true.get((row["query_id"], row["frame_id"]))) for row in batch.table.to_pylist()]
         return batch.with_table(pa.Table.from_pylist(rows, MEASURED))
 

@@ -21,7 +21,7 @@ from workflows.index.encode import EncodePersons
 from workflows.index.frames import FrameFilter
 from workflows.index.inputs import StepInput, open_step
 from workflows.index.models import identity_of_model, load_judge, load_segmenter
-from workflows.index.workers import pool_size
+from workflows.index.workers import judging_pools, pool_size
 from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
 from workflows.lock import hold_lock
 from workflows.progress import Progress
@@ -139,7 +139,7 @@ def measure_pairs(evaluation: Evaluation, queries: StepInput, pairs: StepInput) 
     model = identity_of_model(config.model)
     filled = set(evaluation.benchmark.part_of.values())
     shards = [
-        Shard(make_shard_id("measure", part.shard_id, pairs.digest, queries.digest, model), {"part": part.name})
+        Shard(make_shard_id("measure", part.shard_id, pairs.digest, queries.digest, model), {"parts": [part.name]})
         for part in shown.parts
         if part.name in filled
     ]
@@ -174,11 +174,7 @@ def measure_stages(evaluation: Evaluation, queries: StepInput, pairs: StepInput,
         "query_cache_bytes": config.query_cache_mb << 20,
     }
     load = partial(load_segmenter, config.model, device=evaluation.device)
-    size = partial(pool_size, num_shards=num_shards, cpus=config.cpus_per_actor, gpus=config.gpus_per_actor)
-    judges = size(config.judge_actors)
-    segmenters = size(config.segment_actors)
-    if config.segment_actors is None:
-        segmenters = (max(1, judges[0] // 2), segmenters[1])  # most pairs are rejects
+    judges, segmenters = judging_pools(config, num_shards=num_shards)
     return [
         StageSpec(JudgeGalleries, judge_kwargs, evaluation.resources, judges),
         StageSpec(SegmentPairs, {"frames_uri": frames_uri, "load_segmenter": load}, evaluation.resources, segmenters),

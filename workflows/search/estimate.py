@@ -3,12 +3,11 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from workflows.index.estimate import bytes_per_frame
 from workflows.index.models import load_segmenter
-from workflows.index.workers import pool_size
+from workflows.index.workers import judging_pools, on_own_cores
 from workflows.ledger import Shard
 from workflows.plan.sample import timed
 from workflows.plan.shapes import this_machine
@@ -17,7 +16,7 @@ from workflows.plan.work import StageWork, StepWork, seconds_on
 from workflows.progress import Plan
 from workflows.search.queries import GROUP_QUERIES, query_input, query_shards, read_query_rows
 from workflows.search.sample import read_targets, sample_pairs
-from workflows.search.steps import Search, judge_loader
+from workflows.search.steps import JUDGED_PAIRS_LEAST, Search, judge_loader
 from workflows.worker import limit_threads
 
 if TYPE_CHECKING:
@@ -60,7 +59,8 @@ class PairCounts:
     per_query: int
     frames: int
     """In parts that can hold a frame to search."""
-    parts: int
+    shards: int
+    """Of the judge; at most, where there is a shortlist."""
 
     @property
     def pairs(self) -> int:
@@ -87,7 +87,7 @@ def estimate_search(search: Search) -> Plan:
         "queries": counts.queries,
         "frames judged per query": counts.per_query if judges else 0,
         "pairs": counts.pairs if judges else 0,
-        "shards": counts.parts,
+        "shards": counts.shards,
         "parts of the index to read": f"{len(search.searched(archive.index).parts)} of {len(archive.index.parts)}",
     }
     limit_threads(config.cpus_per_actor)
@@ -106,7 +106,10 @@ def _count(search: Search, shards: list[Shard]) -> PairCounts:
     queries = sum(shard.rows_expected or 0 for shard in shards)
     per_query = frames.manifest.rows if search.config.recall == "none" else search.shortlist_size
     per_query = min(per_query, frames.manifest.rows)
-    return PairCounts(queries, -(-queries // GROUP_QUERIES), per_query, frames.manifest.rows, len(frames.parts))
+    num_shards = len(frames.parts)
+    if search.config.recall != "none":
+        num_shards = min(num_shards, -(-queries * per_query // JUDGED_PAIRS_LEAST))
+    return PairCounts(queries, -(-queries // GROUP_QUERIES), per_query, frames.manifest.rows, num_shards)
 
 
 def _recall_work(search: Search, counts: PairCounts, torch_s: float) -> list[StepWork]:
@@ -121,10 +124,7 @@ def _recall_work(search: Search, counts: PairCounts, torch_s: float) -> list[Ste
 
 def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[StepWork]:
     config, frames = search.config, counts.frames_judged
-    size = partial(pool_size, num_shards=counts.parts, cpus=config.cpus_per_actor, gpus=config.gpus_per_actor)
-    judges, segmenters = size(config.judge_actors), size(config.segment_actors)
-    if config.segment_actors is None:
-        segmenters = (max(1, judges[0] // 2), segmenters[1])
+    judges, segmenters = judging_pools(config, num_shards=counts.shards)
     judge_s = frames * costs.per_frame_s + counts.pairs * costs.per_pair_s
     load_s = costs.torch_s + costs.load_judge_s + counts.queries * costs.per_query_s  # each worker encodes each query
     cpus, gpus = config.cpus_per_actor, config.gpus_per_actor
@@ -132,9 +132,9 @@ def _judge_work(search: Search, counts: PairCounts, costs: PairCosts) -> list[St
     matches = counts.pairs * costs.accepted_share
     if config.stop_after is None:
         mask_s = min(matches, frames) * (costs.per_masked_frame_s + costs.decode_s)
-        load_s = costs.torch_s + costs.load_segmenter_s
+        load_s = costs.load_segmenter_s + (0.0 if on_own_cores(config) else costs.torch_s)
         stages.append(StageWork("SegmentPairs", mask_s, cpus, gpus, segmenters, load_s))
-    steps = [StepWork("judged", counts.parts, tuple(stages)), _small_step("search", counts.groups)]
+    steps = [StepWork("judged", counts.shards, tuple(stages)), _small_step("search", counts.groups)]
     if config.report:
         render_s = matches * PICTURES_PER_MATCH * costs.decode_s
         steps.append(StepWork("report", 1, (StageWork("RenderMatches", render_s, workers=(1, 1)),), on_ray=False))

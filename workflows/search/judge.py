@@ -1,6 +1,7 @@
-"""Judges the pairs of one frames part: decodes only the frames with pairs, keeps the queries' prefixes in the worker.
+"""Judges the pairs of frames parts: decodes only the frames with pairs, keeps the queries' prefixes in the worker.
 
-Knows nothing of Ray. Pairs stay nested under their shard: one shard is one part of the frames table.
+Knows nothing of Ray. Pairs stay nested under their shard: one shard is one part of the frames table, or a few with
+few pairs each.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,11 +31,11 @@ FRAME_SCHEMA = pa.schema([MATCHES.field(name) for name in FRAME_FIELDS])
 ORDER = [("query_group", "ascending"), ("query_id", "ascending"), ("frame_index", "ascending")]
 
 Target = tuple[Mapping[str, Any], TargetInput]
-"""A frame's fields and what the judge sees of it."""
+"""A frame's fields, its part among them, and what the judge sees of it."""
 
 
 class JudgePairs:
-    """A frames part -> its judged pairs, the accepted ones with a prompt for the segmenter. The source of judging."""
+    """Frames parts -> their judged pairs, the accepted ones with a prompt for the segmenter. The source of judging."""
 
     reads: tuple[str, ...] = ()
     writes = tuple(PROMPTED.names)
@@ -64,7 +65,7 @@ class JudgePairs:
         self._targets_per_batch = targets_per_batch
 
     def __call__(self, batch: ShardBatch) -> ShardBatch:
-        pairs = self._pairs.of_part(batch.shard.payload["part"])
+        pairs = self._pairs.of_parts(batch.shard.payload["parts"])
         tables = [PROMPTED.empty_table()]
         for turn in self._cache.turns(pairs.query_ids):
             for targets in self._batches_of_targets(batch, pairs):
@@ -73,11 +74,14 @@ class JudgePairs:
 
     def plan_rows(self, shard: Shard) -> list[Shard]:
         """One sub-shard a frame with pairs: what the runner uses to isolate a frame that the judge does not survive."""
-        part = shard.payload["part"]
-        frame_ids = self._pairs.of_part(part).frame_ids
+        parts = shard.payload["parts"]
+        wanted = self._pairs.of_parts(parts).frame_ids
+        kept = None if wanted is None else set(wanted)
         return [
-            Shard(frame_id, {**shard.payload, "frame_ids": [frame_id]})
-            for frame_id in (frame_ids_of(self._frames, part) if frame_ids is None else sorted(frame_ids))
+            Shard(frame_id, {**shard.payload, "parts": [part], "frame_ids": [frame_id]})
+            for part in parts
+            for frame_id in frame_ids_of(self._frames, part)
+            if kept is None or frame_id in kept
         ]
 
     def _batches_of_targets(self, batch: ShardBatch, pairs: PartPairs) -> Iterator[list[Target]]:
@@ -85,17 +89,18 @@ class JudgePairs:
         frame_ids = batch.shard.payload.get("frame_ids", pairs.frame_ids)
         set_aside = {row.row_id for row in batch.quarantine}
         targets: list[Target] = []
-        for table in read_frames(self._frames, batch.shard.payload["part"], frame_ids=frame_ids, frames=self._filter):
-            for frame in table.to_pylist():
-                if frame["frame_id"] in set_aside:
-                    continue
-                try:
-                    targets.append((frame, _target_input(frame)))
-                except DataError as error:
-                    set_frame_aside(batch, frame, error)
-            while len(targets) >= self._targets_per_batch:
-                yield targets[: self._targets_per_batch]
-                targets = targets[self._targets_per_batch :]
+        for part in batch.shard.payload["parts"]:
+            for table in read_frames(self._frames, part, frame_ids=frame_ids, frames=self._filter):
+                for frame in table.to_pylist():
+                    if frame["frame_id"] in set_aside:
+                        continue
+                    try:
+                        targets.append(({**frame, "frames_part": part}, _target_input(frame)))
+                    except DataError as error:
+                        set_frame_aside(batch, frame, error)
+                while len(targets) >= self._targets_per_batch:
+                    yield targets[: self._targets_per_batch]
+                    targets = targets[self._targets_per_batch :]
         if targets:
             yield targets
 
@@ -117,7 +122,7 @@ class JudgePairs:
             "query_group": pa.array([self._pairs.group_of[query_id] for query_id, _ in asked], pa.int32()),
             "query_id": pa.array([query_id for query_id, _ in asked], pa.string()),
             "recall_score": pa.array(recall_scores, pa.float32()),
-            "frames_part": pa.array([batch.shard.payload["part"]] * len(asked), pa.string()),
+            "frames_part": pa.array([targets[number][0]["frames_part"] for _, number in asked], pa.string()),
         }
         for name, column in columns.items():
             table = table.append_column(name, column)

@@ -1,6 +1,6 @@
 """Which queries are judged on which frame: from the shortlist, or all of them. A query never meets its own frame."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow.compute as pc
 
@@ -13,7 +13,7 @@ RecallScores = Mapping[str, float | None]
 
 
 class PartPairs:
-    """The pairs of one frames part."""
+    """The pairs of some frames parts."""
 
     def __init__(self, query_ids: list[str], by_frame: Mapping[str, RecallScores] | None) -> None:
         """`by_frame` None pairs every frame with every query."""
@@ -23,7 +23,7 @@ class PartPairs:
 
     @property
     def frame_ids(self) -> Iterable[str] | None:
-        """The frames with pairs; None for every frame of the part."""
+        """The frames with pairs; None for every frame of the parts."""
         return None if self._by_frame is None else self._by_frame.keys()
 
     def of_frame(self, frame_id: str) -> RecallScores:
@@ -31,7 +31,7 @@ class PartPairs:
 
 
 class PairSource:
-    """Reads pairs for one frames part at a time; holds the queries' ids, not their pictures."""
+    """Reads pairs for a few frames parts at a time; holds the queries' ids, not their pictures."""
 
     def __init__(self, *, queries_uri: str, shortlist_uri: str | None) -> None:
         """`shortlist_uri` None pairs every frame with every query."""
@@ -42,13 +42,13 @@ class PairSource:
         self._shortlist = Folder(shortlist_uri) if shortlist_uri else None
         self._parts = [part.name for part in Ledger.read(self._shortlist).parts()] if self._shortlist else []
 
-    def of_part(self, frames_part: str) -> PartPairs:
-        """The pairs of a frames part; a shortlist is sorted by it, so that only its own row groups are read."""
+    def of_parts(self, frames_parts: Sequence[str]) -> PartPairs:
+        """The pairs of these frames parts; a shortlist is sorted by part, so that only their row groups are read."""
         if self._shortlist is None:
             return PartPairs(self.query_ids, None)
         by_frame: dict[str, dict[str, float | None]] = {}
         queries: dict[str, None] = {}
-        condition = pc.field("frames_part") == frames_part
+        condition = pc.field("frames_part").isin(frames_parts)
         for part in self._parts:
             rows = self._shortlist.read_table(part, ["query_id", "frame_id", "recall_score"], condition)
             for query_id, frame_id, score in zip(*(column.to_pylist() for column in rows.columns), strict=True):

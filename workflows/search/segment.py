@@ -39,9 +39,7 @@ class SegmentPairs:
     def __call__(self, batch: ShardBatch) -> ShardBatch:
         table = batch.table.select(PROMPTED.names).cast(PROMPTED)
         masks: list[dict[str, Any] | None] = [None] * table.num_rows
-        rows_of_frame = _prompted_rows(table)
-        if rows_of_frame:
-            part = table["frames_part"][0].as_py()
+        for part, rows_of_frame in _prompted_rows(table).items():
             for frames in read_frames(self._frames, part, frame_ids=rows_of_frame):
                 for frame in frames.to_pylist():
                     rows = rows_of_frame[frame["frame_id"]]
@@ -59,12 +57,13 @@ class SegmentPairs:
                 yield mask_to_rle(mask)
 
 
-def _prompted_rows(table: pa.Table) -> dict[str, list[int]]:
-    """frame_id -> numbers of its rows with a prompt."""
-    rows: dict[str, list[int]] = {}
+def _prompted_rows(table: pa.Table) -> dict[str, dict[str, list[int]]]:
+    """frames part -> frame_id -> numbers of its rows with a prompt."""
+    rows: dict[str, dict[str, list[int]]] = {}
     numbers = np.flatnonzero(pc.is_valid(table["prompt_embedding"]).to_numpy())
-    for number, frame_id in zip(numbers.tolist(), table["frame_id"].take(numbers).to_pylist(), strict=True):
-        rows.setdefault(frame_id, []).append(number)
+    columns = table.select(["frames_part", "frame_id"]).take(numbers).columns
+    for number, part, frame_id in zip(numbers.tolist(), *(column.to_pylist() for column in columns), strict=True):
+        rows.setdefault(part, {}).setdefault(frame_id, []).append(number)
     return rows
 
 

@@ -4,6 +4,7 @@ import pyarrow.compute as pc
 
 from workflows.index.inputs import StepInput
 from workflows.progress import Plan, Progress, Summary
+from workflows.ray_cluster import stop_ray
 from workflows.report.config import ReportConfig
 from workflows.report.step import run_report
 from workflows.search.archive import check_encoder, check_judge, open_archive
@@ -30,6 +31,7 @@ def run_search(config: SearchConfig, progress: Progress) -> Summary:
         return _recall_summary(search, queries, rank_persons(search, queries, shortlist))
     judged = judge_pairs(search, queries, shortlist)
     matches = rank_matches(search, queries, judged)
+    stop_ray()
     if not config.report:
         return _match_summary(search, queries, judged, matches, matches.folder.uri)
     out, frames = matches.folder.child("report").uri, search.archive.frames.folder.uri

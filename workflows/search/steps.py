@@ -4,7 +4,7 @@ queries -> recall -> shortlist -> judged (judge, segment) -> matches
                            └-> persons (stop after recall)         recall `none`: queries -> judged
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from workflows.index.models import (
     load_person_encoder,
     load_segmenter,
 )
-from workflows.index.workers import pool_size
-from workflows.ledger import Ledger, Shard, StepIdentity, make_shard_id
+from workflows.index.workers import judging_pools, on_own_cores, pool_size
+from workflows.ledger import Ledger, PartInfo, Shard, StepIdentity, make_shard_id
 from workflows.progress import Progress
 from workflows.runner import run_step
 from workflows.schema import SCHEMA_VERSION
@@ -38,9 +38,11 @@ from workflows.storage import JSON, Folder
 if TYPE_CHECKING:
     from modeling.judging import PairJudge
 
-CODE_VERSION = "3"  # raised when the same inputs would give other rows
+CODE_VERSION = "4"  # raised when the same inputs would give other rows
 SHORTLIST_GROUP_ROWS = 1024  # rows that the judge of one frames part has to read for its own few
+JUDGED_PAIRS_LEAST = 12  # of one shard, beside which the cost of a task is small
 JUDGED_GROUP_ROWS = 512  # rows that the ranking of one query group has to read for its own few
+JUDGE_IMPORTS = ("workflows.search.segment", "modeling.ps_reid.judge", "modeling.ps_reid.segmenter")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Search:
         stages: list[StageSpec],
         row_group_rows: int | None = None,
         max_quarantine_share: float | None = None,
+        next_imports: Sequence[str] = (),
     ) -> StepInput:
         """Runs one step to its end; the last one, "search", lies in OUT itself."""
         folder = self.out if name == "search" else self.out.child(name)
@@ -81,6 +84,7 @@ class Search:
             max_quarantine_share=share,
             progress=self.progress,
             row_group_rows=row_group_rows,
+            next_imports=next_imports,
         )
         return open_step(folder.uri, command="search")
 
@@ -94,6 +98,12 @@ class Search:
         return step.restricted({part.shard_id for part in step.parts if chosen.may_hold(part.scope)})
 
     @property
+    def judge_imports(self) -> tuple[str, ...]:
+        """Modules that judging takes longest to import, for processes that have nothing else to do before it."""
+        judges = self.config.stop_after != "recall" and on_own_cores(self.config)
+        return JUDGE_IMPORTS if judges else ()
+
+    @property
     def filters(self) -> dict[str, JSON]:
         return self.frame_filter.described()
 
@@ -105,6 +115,7 @@ def prepare_queries(search: Search) -> StepInput:
     encoder = None if config.recall == "none" else archive.encoder_model
     device = "cuda" if config.gpus_per_actor else "cpu"
     load_encoder = partial(load_person_encoder, encoder, device=device) if encoder else None
+    pool = None if on_own_cores(config) else pool_size(None, num_shards=len(shards), cpus=config.cpus_per_actor)
     queries = search.run(
         "queries",
         config={"source": config.queries or "flags", "encoder": encoder},
@@ -118,10 +129,11 @@ def prepare_queries(search: Search) -> StepInput:
                 PrepareQueries,
                 {"load_encoder": load_encoder},
                 resources=Resources(config.cpus_per_actor, config.gpus_per_actor if encoder else 0.0),
-                pool=pool_size(None, num_shards=len(shards), cpus=config.cpus_per_actor),
+                pool=pool,
             )
         ],
         max_quarantine_share=1.0,
+        next_imports=search.judge_imports,
     )
     if not queries.manifest.rows:
         first = Ledger.read(queries.folder).read_quarantine().slice(0, 1).to_pylist()
@@ -154,6 +166,7 @@ def shortlist_frames(search: Search, queries: StepInput) -> StepInput:
             )
         ],
         row_group_rows=SHORTLIST_GROUP_ROWS,
+        next_imports=search.judge_imports,
     )
     if not recall.manifest.rows:
         raise DataError(
@@ -221,17 +234,27 @@ def judge_pairs(search: Search, queries: StepInput, shortlist: StepInput | None)
 
 
 def judge_shards(search: Search, queries: StepInput, shortlist: StepInput | None, model: str) -> list[Shard]:
-    """One shard a frames part that has pairs."""
-    digest = shortlist.digest if shortlist else queries.digest
-    if shortlist is not None:
-        num_pairs = pairs_by_part(shortlist.folder.uri)
-    else:
-        num_pairs = {part.name: part.rows * queries.manifest.rows for part in search.archive.frames.parts}
-    return [
-        Shard(make_shard_id("judge", part.shard_id, digest, model), {"part": part.name})
-        for part in search.searched(search.archive.frames).parts
-        if num_pairs.get(part.name)
-    ]
+    """One shard a frames part that has pairs; of a shortlist, neighbours with few pairs are one shard."""
+    parts = search.searched(search.archive.frames).parts
+    if shortlist is None:
+        return [_judge_shard([part], queries.digest, model) for part in parts if part.rows * queries.manifest.rows]
+    num_pairs = pairs_by_part(shortlist.folder.uri)
+    runs: list[list[PartInfo]] = []
+    waiting = 0
+    for part in parts:
+        if not num_pairs.get(part.name):
+            continue
+        if not runs or waiting >= JUDGED_PAIRS_LEAST:
+            runs.append([])
+            waiting = 0
+        runs[-1].append(part)
+        waiting += num_pairs[part.name]
+    return [_judge_shard(run, shortlist.digest, model) for run in runs]
+
+
+def _judge_shard(parts: Sequence[PartInfo], digest: str, model: str) -> Shard:
+    ids = [part.shard_id for part in parts]
+    return Shard(make_shard_id("judge", *ids, digest, model), {"parts": [part.name for part in parts]})
 
 
 def judge_stages(search: Search, queries: StepInput, shortlist: StepInput | None, num_shards: int) -> list[StageSpec]:
@@ -251,11 +274,7 @@ def judge_stages(search: Search, queries: StepInput, shortlist: StepInput | None
         "query_cache_bytes": config.query_cache_mb << 20,
     }
     segment_kwargs = {"frames_uri": frames_uri, "load_segmenter": partial(load_segmenter, config.model, device=device)}
-    size = partial(pool_size, num_shards=num_shards, cpus=config.cpus_per_actor, gpus=config.gpus_per_actor)
-    judges = size(config.judge_actors)
-    segmenters = size(config.segment_actors)
-    if config.segment_actors is None:
-        segmenters = (max(1, judges[0] // 2), segmenters[1])  # most pairs are rejects
+    judges, segmenters = judging_pools(config, num_shards=num_shards)
     stages = [
         StageSpec(JudgePairs, judge_kwargs, resources, judges),
         StageSpec(SegmentPairs, segment_kwargs, resources, segmenters),
