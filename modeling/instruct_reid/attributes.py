@@ -45,8 +45,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Every attribute with the words it can take; an attribute that does not apply (no hat) is left out of a person."""
 
-CLOTHING = frozenset(ATTRIBUTES) - {"gender", "build", "hair style", "hair colour", "beard", "posture"}
-"""Attributes of what is worn or carried, which another day changes."""
+PASSING = frozenset(ATTRIBUTES) - {"gender", "build", "hair style", "hair colour", "beard", "glasses"}
+"""Attributes that another day changes: what is worn or carried, and how."""
 COLOURED = frozenset(name for name in ATTRIBUTES if name.endswith((" colour", " tone")))
 """Attributes that an infrared picture does not show."""
 LABEL_COUNTS = tuple(1 + len(words) for words in ATTRIBUTES.values())

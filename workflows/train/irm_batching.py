@@ -6,7 +6,7 @@ Shapes: B samples; H W pixels of the model's pictures.
 import numpy as np
 import torch
 
-from modeling.instruct_reid.attributes import CLOTHING, COLOURED, attribute_labels, describe_attributes, some_attributes
+from modeling.instruct_reid.attributes import COLOURED, PASSING, attribute_labels, describe_attributes, some_attributes
 from modeling.instruct_reid.instructions import Instruction, draw_sentence
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.objective import IrmBatch
@@ -55,7 +55,7 @@ class ReidBatcher:
             is_query=torch.from_numpy(draw.is_query),
             identity=torch.from_numpy(self._samples.identity[draw.rows]),
             shown=self._labels(draw.rows),
-            wanted=self._labels(draw.wanted, but=CLOTHING if draw.task == "CC" else frozenset()),
+            wanted=self._labels(draw.wanted, but=PASSING if draw.task == "CC" else frozenset()),
         )
 
     def _labels(self, rows: Rows, *, but: frozenset[str] = frozenset()) -> torch.Tensor:

@@ -84,10 +84,10 @@ def _hair(identity: Identity, skeleton: Skeleton, chin: Array) -> list[Tube]:
     if a.hair_style == "bald":
         return []
     thickness = {"short": 1.07, "curly": 1.28, "long": 1.13, "ponytail": 1.07, "bun": 1.07}[a.hair_style]
-    thickness += 0.05 * look.looseness
+    thickness += 0.05 * look.hair_volume
     centre, width, depth = _skull(chin + np.array([0, -0.005, 0.004]) * unit, unit, thickness)
     lower = {"short": 0.30, "curly": 0.16, "long": 0.10, "ponytail": 0.28, "bun": 0.28}[a.hair_style]
-    colour = _strands(linear(look.hair), look.texture_seed)
+    colour = _strands(linear(look.hair), look.hair_seed)
     folds = 0.9 if a.hair_style == "curly" else 0.3
     tubes = [
         Tube(
@@ -96,7 +96,7 @@ def _hair(identity: Identity, skeleton: Skeleton, chin: Array) -> list[Tube]:
     ]
     back = skeleton.head - np.array([0, 0.045, 0]) * unit
     if a.hair_style == "long":
-        drop = 0.10 + 0.10 * look.hem
+        drop = 0.10 + 0.10 * look.hair_length
         line = np.stack([back + np.array([0, 0.032, 0.03]) * unit, back + np.array([0, 0.022, -0.03]) * unit,
                          skeleton.neck + np.array([0, -0.030, 0.02]) * unit,
                          skeleton.neck - np.array([0, 0.048, drop]) * unit])  # fmt: skip

@@ -115,6 +115,9 @@ class Look:
     arm_swing: float
     arms: str  # "swing", "pockets" or "phone"
     lean_deg: float
+    hair_length: float = 0.5  # 0 short .. 1 long, within the style
+    hair_volume: float = 0.5  # 0 flat .. 1 full
+    hair_seed: int = 0  # of its strands
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,12 @@ def look_alike(identity: Identity, rng: np.random.Generator) -> Identity:
 
 
 def with_other_clothes(identity: Identity, rng: np.random.Generator) -> Identity:
-    """The same person on another day: body, hair and gait stay, clothes and what is carried change."""
-    attributes = replace(identity.attributes, **_sample_clothes(identity.attributes.gender, rng))
+    """The same person on another day: body, hair, glasses and gait stay, clothes and what is carried change."""
+    clothes = _sample_clothes(identity.attributes.gender, rng)
+    attributes = replace(identity.attributes, **clothes | {"glasses": identity.attributes.glasses})
     look = _sample_look(attributes, rng)
-    kept = ("height_m", "girth", "shoulders", "skin", "hair", "beard", "stride", "arm_swing", "lean_deg")
+    kept = ("height_m", "girth", "shoulders", "skin", "hair", "hair_length", "hair_volume", "hair_seed", "beard",
+            "stride", "arm_swing", "lean_deg")  # fmt: skip
     look = replace(look, **{name: getattr(identity.look, name) for name in kept})
     return Identity(attributes, look, identity.clothes + 1)
 
@@ -205,7 +210,7 @@ def _sample_look(attributes: Attributes, rng: np.random.Generator) -> Look:
     is_man = attributes.gender == "man"
     girth = {"slim": 0.88, "medium": 1.0, "heavy": 1.17}[attributes.build]
     accent, inner = attributes.pattern.colour, choose(rng, UPPER_COLOURS)
-    return Look(
+    look = Look(
         height_m=float(np.clip(rng.normal(1.77 if is_man else 1.65, 0.07), 1.48, 1.98)),
         girth=girth * rng.uniform(0.95, 1.06),
         shoulders=rng.uniform(0.94, 1.07),
@@ -230,3 +235,5 @@ def _sample_look(attributes: Attributes, rng: np.random.Generator) -> Look:
         arms=choose(rng, {"swing": 0.76, "pockets": 0.14, "phone": 0.10}),
         lean_deg=float(rng.uniform(0.0, 5.0)),
     )
+    # The hair has no draws of its own, so people look as they did before it kept its shape in other clothes.
+    return replace(look, hair_length=look.hem, hair_volume=look.looseness, hair_seed=look.texture_seed)
