@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ def test_each_task_draws_what_it_is_about(samples: ReidSamples) -> None:
             if draw.task in ("CTCC", "LI"):
                 assert set(asked.tolist()) == set(clothes[2:].tolist())
             np.testing.assert_array_equal(wanted[2:], rows[2:])
+
+
+def test_classes_may_be_sets_of_clothes(samples: ReidSamples) -> None:
+    """A sample belongs to the clothes in which it is to be found; whoever's clothes are unknown is one class."""
+    worn, sampler = samples.classes("clothes"), _sampler(samples)
+    assert samples.classes("identity") is samples.identity
+    assert len(set(zip(worn, samples.clothes, strict=True))) == len(set(worn)) == len(set(samples.clothes))
+    unknown = replace(samples, knows_clothes=np.zeros(len(worn), dtype=np.bool_))
+    np.testing.assert_array_equal(unknown.classes("clothes"), samples.identity)
+    batcher = ReidBatcher(samples, small_irm(), seed=0, classes="clothes")
+    for step in range(12):
+        draw = sampler.draw(step)
+        found, shown = batcher.batch(draw, step).identity.reshape(4, 4).numpy(), worn[draw.rows].reshape(4, 4)
+        if draw.task == "T2I":
+            np.testing.assert_array_equal(found, shown)
+        else:
+            assert (found == shown[:, 2:3]).all()
+        assert (found[:, :2] != shown[:, :2]).all() == (draw.task in ("CC", "CTCC"))
 
 
 def test_tasks_that_the_data_cannot_ask_are_left_out(samples: ReidSamples) -> None:
@@ -248,9 +267,9 @@ def test_another_number_of_identities_cannot_continue_a_run(samples: ReidSamples
     IrmRun(_config(frames, tmp_path, steps=1), samples).run()
     kept = samples.identity < 5
     fewer = ReidSamples(
-        samples.crops[kept], samples.identity[kept], samples.clothes[kept], samples.camera[kept],
-        samples.is_infrared[kept], [t for t, keep in zip(samples.texts, kept, strict=True) if keep],
-        samples.pictures, samples.attributes,
+        samples.crops[kept], samples.identity[kept], samples.clothes[kept], samples.knows_clothes[kept],
+        samples.camera[kept], samples.is_infrared[kept],
+        [t for t, keep in zip(samples.texts, kept, strict=True) if keep], samples.pictures, samples.attributes,
     )  # fmt: skip
     with pytest.raises(ConfigError, match="other frames"):
         IrmRun(_config(frames, tmp_path), fewer)

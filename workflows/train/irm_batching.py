@@ -11,6 +11,7 @@ from modeling.instruct_reid.instructions import Instruction, draw_sentence
 from modeling.instruct_reid.irm import Irm
 from modeling.instruct_reid.objective import IrmBatch
 from workflows.train.augment import degrade, erase, photometric, sample_windows
+from workflows.train.irm_config import ClassesBy
 from workflows.train.irm_sampler import Rows, TaskDraw
 from workflows.train.irm_samples import ReidSamples
 from workflows.train.samples import CROP_MARGIN
@@ -30,13 +31,15 @@ class ReidBatcher:
     """Holds the samples and the model's sizes; a batch follows from the draw, the seed and the step."""
 
     def __init__(
-        self, samples: ReidSamples, irm: Irm, *, seed: int, augment_strength: float = 0.0, is_plain: bool = False
-    ) -> None:
+        self, samples: ReidSamples, irm: Irm, *, seed: int, augment_strength: float = 0.0, is_plain: bool = False,
+        classes: ClassesBy = "identity",
+    ) -> None:  # fmt: skip
         """`augment_strength` scales the changes of light; 0 leaves the paper's cropping, flipping and erasing.
 
         `is_plain`: pictures as they are, for an evaluation.
         """
         self._samples, self._seed, self._strength, self._is_plain = samples, seed, augment_strength, is_plain
+        self._classes = samples.classes(classes)
         self._encoder, image = irm.instruction, irm.config.image
         self._size = (image.height_px, image.width_px)
         self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in (image.mean, image.std))
@@ -53,7 +56,7 @@ class ReidBatcher:
             pixels=self._pixels(draw, generator),
             instructions=self._encoder.prepare(instructions),
             is_query=torch.from_numpy(draw.is_query),
-            identity=torch.from_numpy(self._samples.identity[draw.rows]),
+            identity=torch.from_numpy(self._classes[draw.sought]),
             shown=self._labels(draw.rows),
             wanted=self._labels(draw.wanted, but=PASSING if draw.task == "CC" else frozenset()),
         )

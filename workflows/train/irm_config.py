@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from modeling.instruct_reid.instructions import TASKS, Task, named_task
 from workflows.config import StepConfig
 
+ClassesBy = Literal["identity", "clothes"]
+
 
 class IrmLosses(StepConfig):
     """Weights and forms of the losses; the paper's where it names them."""
@@ -61,6 +63,9 @@ class IrmTrainConfig(StepConfig):
     """Optimizer steps of the whole run, over all tasks."""
     identities_per_step: Annotated[int, Field(ge=2)] = 32
     """P: identities of one step, over all workers."""
+    classes: ClassesBy = "identity"
+    """What the losses tell apart: identities (the paper), or identities in one set of clothes (ours), as all tasks but
+    CC ask; whoever changes clothes is then no reason to take two sets for one."""
     pictures_per_identity: Annotated[int, Field(ge=2)] = 4
     """K: pictures of each; half of them are queries."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5

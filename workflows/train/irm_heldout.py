@@ -95,6 +95,7 @@ def _only(samples: ReidSamples, is_kept: NDArray[np.bool_]) -> ReidSamples:
         crops=samples.crops[rows],
         identity=np.unique(samples.identity[rows], return_inverse=True)[1].astype(np.int64),
         clothes=samples.clothes[rows],
+        knows_clothes=samples.knows_clothes[rows],
         camera=samples.camera[rows],
         is_infrared=samples.is_infrared[rows],
         texts=[samples.texts[int(row)] for row in rows],

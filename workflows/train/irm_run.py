@@ -45,7 +45,8 @@ def make_objective(config: IrmTrainConfig, samples: ReidSamples) -> IrmObjective
     irm = _started_irm(config) if config.start_from else _fresh_irm(config, samples)
     if config.instructions_from is not None:
         irm = with_instructions_of(irm, load_irm(config.instructions_from))
-    return IrmObjective(irm, samples.num_identities, IrmLossSettings(**config.losses.model_dump()))
+    num_classes = int(samples.classes(config.classes).max()) + 1
+    return IrmObjective(irm, num_classes, IrmLossSettings(**config.losses.model_dump()))
 
 
 def _started_irm(config: IrmTrainConfig) -> Irm:
@@ -114,7 +115,11 @@ class IrmRun:
             pictures_per_identity=config.pictures_per_identity, seed=config.seed, shares=config.task_shares,
         )  # fmt: skip
         self._batcher = ReidBatcher(
-            samples, self.objective.irm, seed=config.seed, augment_strength=config.augment_strength
+            samples,
+            self.objective.irm,
+            seed=config.seed,
+            augment_strength=config.augment_strength,
+            classes=config.classes,
         )
         self.tasks = self._sampler.tasks
         self._step = self._restore()

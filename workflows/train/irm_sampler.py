@@ -33,6 +33,8 @@ class TaskDraw:
     """(B,) crops."""
     wanted: Rows
     """(B,) the crop that each one's instruction is about: another one for queries of CTCC and LI, else itself."""
+    sought: Rows
+    """(B,) a crop of those among which each one is to be found: a gallery picture of its identity, for T2I itself."""
     is_query: NDArray[np.bool_]
 
 
@@ -90,7 +92,10 @@ class TaskSampler:
         picked = [self._pick(task, self._groups[eligible[number]], rng) for number in own]
         rows = np.concatenate([np.concatenate([queries, gallery]) for queries, gallery, _ in picked])
         wanted = np.concatenate([np.concatenate([about, gallery]) for _, gallery, about in picked])
-        return TaskDraw(task, rows, wanted, np.tile(np.repeat([True, False], self._half), self._per_worker))
+        sought = np.concatenate(
+            [np.concatenate([q if task == "T2I" else gallery, gallery]) for q, gallery, _ in picked]
+        )
+        return TaskDraw(task, rows, wanted, sought, np.tile(np.repeat([True, False], self._half), self._per_worker))
 
     def _find_eligible(self, tasks: Sequence[Task]) -> Mapping[Task, list[int]]:
         """Identities that each task can use; a task with fewer than two is left out, or refused if it was alone."""

@@ -17,6 +17,7 @@ from modeling.types import ImageHWC
 from workflows.archive.wardrobe import Wardrobe, cut_upper_clothes, open_wardrobe
 from workflows.ledger import Ledger
 from workflows.storage import Folder
+from workflows.train.irm_config import ClassesBy
 from workflows.train.picture_file import PictureFile
 from workflows.train.samples import CROP_HW, CROP_MARGIN, MIN_BOX_HEIGHT_PX, crop_with_room
 
@@ -35,6 +36,8 @@ class ReidSamples:
     """(N,) below `num_identities`."""
     clothes: NDArray[np.int64]
     """(N,) number of the set of clothes; equal only where it is known to be the same."""
+    knows_clothes: NDArray[np.bool_]
+    """(N,) whether somebody wrote down which clothes these are."""
     camera: NDArray[np.int64]
     is_infrared: NDArray[np.bool_]
     texts: Sequence[str]
@@ -47,6 +50,14 @@ class ReidSamples:
     @property
     def num_identities(self) -> int:
         return int(self.identity.max()) + 1
+
+    def classes(self, told_apart_by: ClassesBy) -> NDArray[np.int64]:
+        """(N,) from 0: the identity, or the identity in one set of clothes where clothes are known."""
+        if told_apart_by == "identity":
+            return self.identity
+        clothes = np.where(self.knows_clothes, self.clothes, -1)
+        pairs = np.stack([self.identity, clothes], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def upper_clothes(self, row: int) -> ImageHWC:
         """The cut of a crop where the upper clothes are, without the margin."""
@@ -83,7 +94,9 @@ class _Builder:
     def __init__(self, gap_s: float, least_visibility: float) -> None:
         self._gap_s, self._least_visibility = gap_s, least_visibility
         self._crops = PictureFile()
-        self._columns: dict[str, list[Any]] = {name: [] for name in ("identity", "clothes", "camera", "ir", "text")}
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in ("identity", "clothes", "known", "camera", "ir", "text")
+        }
         self._numbers: dict[str, dict[str, int]] = {"identity": {}, "clothes": {}, "camera": {}}
         self._pictures: dict[int, ImageHWC] = {}
         self._attributes: dict[int, Mapping[str, str]] = {}
@@ -112,6 +125,7 @@ class _Builder:
             crops=self._crops.array(),
             identity=np.array(columns["identity"], dtype=np.int64),
             clothes=np.array(columns["clothes"], dtype=np.int64),
+            knows_clothes=np.array(columns["known"], dtype=np.bool_),
             camera=np.array(columns["camera"], dtype=np.int64),
             is_infrared=np.array(columns["ir"], dtype=np.bool_),
             texts=columns["text"],
@@ -143,6 +157,7 @@ class _Builder:
         self._crops.append(crop_with_room(image, np.array(person["box_xyxy_px"], dtype=np.float32)))
         columns["identity"].append(self._number("identity", person["identity"]))
         columns["clothes"].append(clothes)
+        columns["known"].append(clothes_id is not None)
         columns["camera"].append(self._number("camera", row["camera_id"]))
         columns["ir"].append(row["modality"] == "ir")
         columns["text"].append(person["text"] or "")

@@ -91,7 +91,11 @@ class IrmWorker:
             worker=rank, num_workers=workers,
         )  # fmt: skip
         self._batcher = ReidBatcher(
-            samples, self._objective.irm, seed=config.seed, augment_strength=config.augment_strength
+            samples,
+            self._objective.irm,
+            seed=config.seed,
+            augment_strength=config.augment_strength,
+            classes=config.classes,
         )
         self._rows: list[dict[str, Any]] = []
         self._step, self._engine = self._start()
