@@ -233,7 +233,9 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(
 ) -> None:
     whole = IrmRun(_config(frames, tmp_path / "whole", what=what), samples).run()
     IrmRun(_config(frames, tmp_path / "cut", what=what, steps=3), samples).run()
-    continued = IrmRun(_config(frames, tmp_path / "cut", what=what), samples).run()
+    run = IrmRun(_config(frames, tmp_path / "cut", what=what), samples)
+    assert run.step == 3  # progress goes on from here
+    continued = run.run()
     for (name, one), other in zip(whole.state_dict().items(), continued.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
     figures = [json.loads(line) for line in (tmp_path / "cut" / "figures.jsonl").read_text().splitlines()]

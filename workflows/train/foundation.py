@@ -122,6 +122,11 @@ class FoundationRun:
         self._metric_is_fixed = isinstance(self.model.metric, InstructMetric)  # crops alone have nothing to teach it
         self._step = self._restore()
 
+    @property
+    def step(self) -> int:
+        """Steps done: those of the checkpoint at first."""
+        return self._step
+
     def run(self) -> PsReid:
         """Trains to the plan's last step and leaves the model in `folder/model`."""
         self.model.train()

@@ -124,6 +124,11 @@ class IrmRun:
         self.tasks = self._sampler.tasks
         self._step = self._restore()
 
+    @property
+    def step(self) -> int:
+        """Steps done: those of the checkpoint at first."""
+        return self._step
+
     def run(self) -> Irm:
         """Trains to the last step and leaves the model in OUT/model."""
         torch.set_num_threads(self._config.threads)

@@ -129,8 +129,8 @@ def _run_here(config: IrmTrainConfig, progress: Progress) -> Summary:
     samples, held_out = split_held_out(
         load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed, config.tasks
     )
-    progress.start("train", total=config.steps, unit="step")
     run = IrmRun(config, samples, on_step=progress.advance)
+    progress.start("train", total=config.steps, done=run.step, unit="step")
     irm = run.run()
     progress.finish()
     found = evaluate_held_out(irm, held_out, config.tasks, seed=config.seed) if held_out is not None else {}

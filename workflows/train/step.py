@@ -48,7 +48,6 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
     samples = _samples(config, model_config)
     plan = FoundationPlan(**config.model_dump(exclude=RUN_SETTINGS))
     out = Path(config.out).expanduser().resolve()
-    progress.start("train", total=plan.steps, unit="step")
     run = FoundationRun(
         out,
         model_config,
@@ -63,6 +62,7 @@ def run_foundation(config: FoundationConfig, progress: Progress) -> Summary:
         ),
         on_step=progress.advance,
     )
+    progress.start("train", total=plan.steps, done=run.step, unit="step")
     run.run()
     progress.finish()
     headline = (
