@@ -156,6 +156,16 @@ def test_batches(samples: ReidSamples) -> None:
             assert all(any(text.strip() in s for s in SENTENCES[draw.task]) for text in texts)
 
 
+def test_without_jitter_erasing_and_light_a_crop_is_its_box_or_its_mirror(samples: ReidSamples) -> None:
+    irm = small_irm()
+    draw = _sampler(samples).draw(0)
+    plain = ReidBatcher(samples, irm, seed=0, is_plain=True).batch(draw, 0).pixels
+    still = ReidBatcher(samples, irm, seed=0, crop_jitter=0, erased_share=0).batch(draw, 0).pixels
+    usual = ReidBatcher(samples, irm, seed=0).batch(draw, 0).pixels
+    off = torch.minimum((still - plain).abs().amax((1, 2, 3)), (still - plain.flip(3)).abs().amax((1, 2, 3)))
+    assert off.max() < 1e-3 and (usual - still).abs().amax((1, 2, 3)).min() > 0.1
+
+
 def test_half_of_the_pictures_across_spectra_lose_their_colours(
     samples: ReidSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:

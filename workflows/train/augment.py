@@ -56,17 +56,17 @@ def photometric(
     return torch.where(colourless, mixed, grey + (out - grey) * saturation).clamp(0, 1)
 
 
-def degrade(pixels_B3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Lower resolution (a third to all of it) and sensor noise, chosen once for each quarter of the batch."""
+def degrade(pixels_B3HW: Tensor, generator: torch.Generator, *, strength: float = 1.0) -> Tensor:
+    """Lower resolution (down to a third at full strength), chosen once for each quarter of the batch, and noise."""
     size = pixels_B3HW.shape[-2:]
     parts = []
     for part in pixels_B3HW.chunk(4):
-        share = 0.3 + 0.7 * torch.rand((), generator=generator).item()
+        share = 1 - 0.7 * strength * (1 - torch.rand((), generator=generator).item())
         if share < 0.9:
             small = [max(8, int(s * share)) for s in size]
             part = F.interpolate(part, small, mode="bilinear", antialias=True)
             part = F.interpolate(part, size, mode="bilinear")
-        sigma = 0.04 * torch.rand(len(part), 1, 1, 1, generator=generator)
+        sigma = 0.04 * strength * torch.rand(len(part), 1, 1, 1, generator=generator)
         parts.append(part + sigma * torch.randn(part.shape, generator=generator))
     return torch.cat(parts).clamp(0, 1)
 

@@ -32,13 +32,14 @@ class ReidBatcher:
 
     def __init__(
         self, samples: ReidSamples, irm: Irm, *, seed: int, augment_strength: float = 0.0, is_plain: bool = False,
-        classes: ClassesBy = "identity",
+        crop_jitter: float = 0.12, erased_share: float = 0.35, classes: ClassesBy = "identity",
     ) -> None:  # fmt: skip
-        """`augment_strength` scales the changes of light; 0 leaves the paper's cropping, flipping and erasing.
+        """`augment_strength` scales changes of light and sharpness; 0 leaves cropping, flipping and erasing.
 
         `is_plain`: pictures as they are, for an evaluation.
         """
         self._samples, self._seed, self._strength, self._is_plain = samples, seed, augment_strength, is_plain
+        self._jitter, self._erased_share = crop_jitter / (1 + 2 * CROP_MARGIN), erased_share
         self._classes = samples.classes(classes)
         self._encoder, image = irm.instruction, irm.config.image
         self._size = (image.height_px, image.width_px)
@@ -102,12 +103,12 @@ class ReidBatcher:
             return (sample_windows(crops, window, self._size, torch.zeros(count, dtype=torch.bool)) - self._mean) / (
                 self._std
             )
-        low = INSIDE + 0.08 * (2 * torch.rand(count, 2, generator=generator) - 1)
-        high = 1 - INSIDE + 0.08 * (2 * torch.rand(count, 2, generator=generator) - 1)
+        low = INSIDE + self._jitter * (2 * torch.rand(count, 2, generator=generator) - 1)
+        high = 1 - INSIDE + self._jitter * (2 * torch.rand(count, 2, generator=generator) - 1)
         flips = torch.rand(count, generator=generator) < 0.5
         pixels = sample_windows(crops, torch.cat([low, high], dim=1), self._size, flips)
         if self._strength > 0:
             share = ACROSS_SPECTRA_COLOURLESS if draw.task == "VI" else None
             pixels = photometric(pixels, generator, strength=self._strength, colourless_share=share)
-            pixels = degrade(pixels, generator)
-        return (erase(pixels, generator) - self._mean) / self._std
+            pixels = degrade(pixels, generator, strength=self._strength)
+        return (erase(pixels, generator, share=self._erased_share) - self._mean) / self._std

@@ -80,6 +80,11 @@ class IrmTrainConfig(StepConfig):
     """Of AdamW."""
     augment_strength: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Changes of light, colour and sharpness beside cropping, flipping and erasing; 0 is the paper's."""
+    crop_jitter: Annotated[float, Field(ge=0, le=0.25)] = 0.12
+    """Each edge of a person's box moves by up to this share of its side. A head is an eighth of the height: what a
+    random crop cuts off is not learned."""
+    erased_share: Annotated[float, Field(ge=0, le=1)] = 0.35
+    """Crops of which a part is covered (random erasing)."""
     gap_s: Annotated[float, Field(ge=0)] = 0.5
     """Of each track one picture in every so many seconds is used."""
     precision: Literal["bf16", "fp32"] = "bf16"

@@ -119,6 +119,8 @@ class IrmRun:
             self.objective.irm,
             seed=config.seed,
             augment_strength=config.augment_strength,
+            crop_jitter=config.crop_jitter,
+            erased_share=config.erased_share,
             classes=config.classes,
         )
         self.tasks = self._sampler.tasks

@@ -18,7 +18,7 @@ from workflows.storage import Folder
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.listener import RunFinish, RunStart, TrainingListener
 
-CODE_VERSION = "4"  # raised when the same settings would give another curve
+CODE_VERSION = "5"  # raised when the same settings would give another curve
 RECORD_FILE, MODEL_FOLDER, FIGURES_FILE = "run.json", "model", "figures.jsonl"
 RUNTIME_KEYS = frozenset({
     "out", "gpus_per_worker", "cpus_per_worker", "zero_stage", "checkpoint_every", "max_failures", "checkpoint_s",

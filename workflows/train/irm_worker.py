@@ -95,6 +95,8 @@ class IrmWorker:
             self._objective.irm,
             seed=config.seed,
             augment_strength=config.augment_strength,
+            crop_jitter=config.crop_jitter,
+            erased_share=config.erased_share,
             classes=config.classes,
         )
         self._rows: list[dict[str, Any]] = []
