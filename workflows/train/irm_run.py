@@ -1,7 +1,8 @@
 """Trains IRM or IRM++ in one process: a loop that starts, or continues from the folder's checkpoint.
 
-The parts of a step (`make_objective`, `make_optimizer`, `learning_rate`) are functions, so that a distributed trainer
-runs the same step. A checkpoint is written to a new file and renamed; what a step draws depends on its number alone.
+The parts of a step (`make_objective`, `make_batcher`, `make_optimizer`, `learning_rate`) are functions, so that a
+distributed trainer runs the same step. A checkpoint is written to a new file and renamed; what a step draws depends on
+its number alone.
 """
 
 import json
@@ -47,6 +48,14 @@ def make_objective(config: IrmTrainConfig, samples: ReidSamples) -> IrmObjective
         irm = with_instructions_of(irm, load_irm(config.instructions_from))
     num_classes = int(samples.classes(config.classes).max()) + 1
     return IrmObjective(irm, num_classes, IrmLossSettings(**config.losses.model_dump()))
+
+
+def make_batcher(config: IrmTrainConfig, samples: ReidSamples, irm: Irm) -> ReidBatcher:
+    """The step's batches as the settings want them."""
+    return ReidBatcher(
+        samples, irm, seed=config.seed, augment_strength=config.augment_strength, crop_jitter=config.crop_jitter,
+        erased_share=config.erased_share, classes=config.classes,
+    )  # fmt: skip
 
 
 def _started_irm(config: IrmTrainConfig) -> Irm:
@@ -114,15 +123,7 @@ class IrmRun:
             samples, config.tasks, identities_per_step=config.identities_per_step,
             pictures_per_identity=config.pictures_per_identity, seed=config.seed, shares=config.task_shares,
         )  # fmt: skip
-        self._batcher = ReidBatcher(
-            samples,
-            self.objective.irm,
-            seed=config.seed,
-            augment_strength=config.augment_strength,
-            crop_jitter=config.crop_jitter,
-            erased_share=config.erased_share,
-            classes=config.classes,
-        )
+        self._batcher = make_batcher(config, samples, self.objective.irm)
         self.tasks = self._sampler.tasks
         self._step = self._restore()
 

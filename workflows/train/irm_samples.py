@@ -157,7 +157,7 @@ class _Builder:
         self._crops.append(crop_with_room(image, np.array(person["box_xyxy_px"], dtype=np.float32)))
         columns["identity"].append(self._number("identity", person["identity"]))
         columns["clothes"].append(clothes)
-        columns["known"].append(clothes_id is not None)
+        columns["known"].append(bool(clothes_id))
         columns["camera"].append(self._number("camera", row["camera_id"]))
         columns["ir"].append(row["modality"] == "ir")
         columns["text"].append(person["text"] or "")

@@ -22,10 +22,17 @@ from modeling.instruct_reid.objective import IrmBatch, IrmLossTerms, IrmObjectiv
 from workflows.storage import Folder
 from workflows.train.engine import MOMENTS, Engine, EngineSettings
 from workflows.train.group import run_in_group
-from workflows.train.irm_batching import ReidBatcher
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.irm_heldout import evaluate_held_out, split_held_out
-from workflows.train.irm_run import CLIP_NORM, EXPORT_DTYPES, MODEL_FOLDER, figures_of, learning_rate, make_objective
+from workflows.train.irm_run import (
+    CLIP_NORM,
+    EXPORT_DTYPES,
+    MODEL_FOLDER,
+    figures_of,
+    learning_rate,
+    make_batcher,
+    make_objective,
+)
 from workflows.train.irm_sampler import TaskSampler
 from workflows.train.irm_samples import load_reid_samples
 from workflows.train.mailbox import Message, report
@@ -90,15 +97,7 @@ class IrmWorker:
             pictures_per_identity=config.pictures_per_identity, seed=config.seed, shares=config.task_shares,
             worker=rank, num_workers=workers,
         )  # fmt: skip
-        self._batcher = ReidBatcher(
-            samples,
-            self._objective.irm,
-            seed=config.seed,
-            augment_strength=config.augment_strength,
-            crop_jitter=config.crop_jitter,
-            erased_share=config.erased_share,
-            classes=config.classes,
-        )
+        self._batcher = make_batcher(config, samples, self._objective.irm)
         self._rows: list[dict[str, Any]] = []
         self._step, self._engine = self._start()
 
