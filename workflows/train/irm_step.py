@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeling.instruct_reid.config import named_preset
 from modeling.ps_reid.folder import model_identity
@@ -17,6 +18,9 @@ from workflows.schema import SCHEMA_VERSION
 from workflows.storage import Folder
 from workflows.train.irm_config import IrmTrainConfig
 from workflows.train.listener import RunFinish, RunStart, TrainingListener
+
+if TYPE_CHECKING:
+    from workflows.train.irm_samples import ReidSamples
 
 CODE_VERSION = "5"  # raised when the same settings would give another curve
 RECORD_FILE, MODEL_FOLDER, FIGURES_FILE = "run.json", "model", "figures.jsonl"
@@ -122,12 +126,12 @@ def _fit(config: IrmTrainConfig, name: str, progress: Progress, audience: Any, c
 def _run_here(config: IrmTrainConfig, progress: Progress) -> Summary:
     from workflows.train.irm_heldout import evaluate_held_out, split_held_out
     from workflows.train.irm_run import IrmRun
-    from workflows.train.irm_samples import load_reid_samples
 
     started = time.monotonic()
     named_preset(config.preset, "irm" if config.what == "irm" else "irm++")
+    digests = tuple(open_step(uri, command="synth").digest for uri in config.frames)
     samples, held_out = split_held_out(
-        load_reid_samples(config.frames, gap_s=config.gap_s), config.held_out_share, config.seed, config.tasks
+        _loaded(tuple(config.frames), digests, config.gap_s), config.held_out_share, config.seed, config.tasks
     )
     run = IrmRun(config, samples, on_step=progress.advance)
     progress.start("train", total=config.steps, done=run.step, unit="step")
@@ -141,6 +145,14 @@ def _run_here(config: IrmTrainConfig, progress: Progress) -> Summary:
     )
     figures = {"steps": config.steps, "seconds": round(time.monotonic() - started, 1)}
     return Summary(headline, str(model), figures | found)
+
+
+@lru_cache(maxsize=1)
+def _loaded(frames: tuple[str, ...], digests: tuple[str, ...], gap_s: float) -> "ReidSamples":
+    """The samples of frames with these digests, kept for the next run: a table trains many models on the same ones."""
+    from workflows.train.irm_samples import load_reid_samples
+
+    return load_reid_samples(frames, gap_s=gap_s)
 
 
 def plan_irm(config: IrmTrainConfig) -> Plan:
